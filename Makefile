@@ -1,0 +1,76 @@
+# Everything is built in .venv from the lock file, with nothing but Python and make. `make help` lists the targets.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The lock is complete: nothing is left to resolve.
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps
+NEWEST_DAY = $(shell $(PYTHON) -c 'import datetime as dt; print(dt.datetime.now(dt.timezone.utc).date() - dt.timedelta(1))')
+DAY ?= $(NEWEST_DAY)
+PORT ?= 8000
+ifdef FROM
+TO ?= $(NEWEST_DAY)
+DAYS = --partition-range $(FROM)...$(TO)
+else
+DAYS = --partition $(DAY)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help run dev test check format api psql show lock clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: .venv/installed .env ## Take a day from the API to Postgres: the newest, DAY=2023-01-01, or FROM=2023-01-01 TO=2023-01-31
+	@$(BIN)/python -W ignore -m dagster asset materialize -m user_processing --select '*' $(DAYS)
+	@$(BIN)/python -m user_processing show
+
+show: .venv/installed .env ## Show what is in the table: rows per day and country
+	@$(BIN)/python -m user_processing show
+
+dev: .venv/installed .env ## Open the UI on http://127.0.0.1:3000, with the schedule and the sensor running
+	@$(BIN)/dagster dev
+
+api: .venv/installed ## Run the stand-in for the API by itself, on PORT (8000)
+	@$(BIN)/python -m user_processing.embedded.api --port $(PORT)
+
+psql: .venv/installed .env ## Open psql on the users' database
+	@$(BIN)/python -m user_processing psql
+
+test: .venv/installed-dev .env ## Run the tests, with the branches they cover
+	@$(BIN)/python -m pytest --cov
+
+check: .venv/installed-dev ## Lint, formatting, types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format: .venv/installed-dev ## Format the code and mend what the linter can
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+lock: .venv/installed-dev ## Write the lock files anew from pyproject.toml
+	@for name in "" -dev; do \
+		$(BIN)/uv pip compile pyproject.toml --group build $${name:+--group dev} --universal --python-version 3.11 \
+			--generate-hashes --no-emit-index-url --no-annotate --no-header --quiet --upgrade -o requirements$$name.lock; \
+	done
+
+clean: ## Stop the embedded Postgres; remove it, all days, all runs and the environment
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m user_processing stop; fi
+	@rm -rf .venv .local .tmp_dagster_home_* .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+# Says where the instance is to the commands of Dagster that will not guess, such as `dagster job launch`.
+.env:
+	@printf '# Read by every dagster command that is run in this folder. .env.example lists what else can stand here.\nDAGSTER_HOME=$${PWD}\n' > $@
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12 …") if sys.version_info < (3, 11) else None'
+	@echo "Building .venv from requirements.lock; this takes a minute, once."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.lock
+	@echo "Adding the development tools to .venv."
+	@$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,1 @@
+"""What the assets are backed by: the API, the database, the files of a day."""
