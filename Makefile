@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# The lock is complete: nothing is left to resolve.
-PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps
+# The lock is complete: nothing is left to resolve. Python compiles what it imports, and leaves out the rest.
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile --no-deps
 NEWEST_DAY = $(shell $(PYTHON) -c 'import datetime as dt; print(dt.datetime.now(dt.timezone.utc).date() - dt.timedelta(1))')
 DAY ?= $(NEWEST_DAY)
 PORT ?= 8000
@@ -56,7 +56,7 @@ lock: .venv/installed-dev ## Write the lock files anew from pyproject.toml
 
 clean: ## Stop the embedded Postgres; remove it, all days, all runs and the environment
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m user_processing stop; fi
-	@rm -rf .venv .local .tmp_dagster_home_* .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf .venv .local .tmp_dagster_home_* .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis logs .logs_queue *.egg-info
 
 # Says where the instance is to the commands of Dagster that will not guess, such as `dagster job launch`.
 .env:

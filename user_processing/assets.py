@@ -126,8 +126,11 @@ def raw_user(
 
     The day is the API's seed, so a day fetched again is the same day.
     """
-    asked = config.users_per_day or user_api.users_per_day
-    sizes = list(enumerate(users.page_sizes(asked), start=1))
+    asked = user_api.users_per_day if config.users_per_day is None else config.users_per_day
+    try:
+        sizes = list(enumerate(users.page_sizes(asked), start=1))
+    except ValueError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
     since = _start_of_first_try(context)
     context.log.info(f"users come from {user_api.address}{_hint(user_api.url, 'USER_API_URL')}")
     stopping = threading.Event()

@@ -56,7 +56,7 @@ class UserApi(dg.ConfigurableResource[None]):
         default=None,
         description="Base URL, such as https://randomuser.me/api/1.4/. Without it: a stand-in in this process.",
     )
-    users_per_day: int = Field(default=1, ge=1, description="Users to ask for where a run does not say.")
+    users_per_day: int = Field(default=1, description="Users to ask for where a run does not say.")
     concurrency: int = Field(default=4, ge=1, le=64, description="Pages asked for at once.")
     attempts: int = Field(default=6, ge=1, description="Times a page is asked for before the day fails.")
     backoff_seconds: float = Field(
