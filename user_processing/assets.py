@@ -18,7 +18,7 @@ from pydantic import Field
 
 from user_processing import tables, users
 from user_processing.resources.day_files import DayFiles, MissingFileError
-from user_processing.resources.postgres import Postgres
+from user_processing.resources.postgres import DatabaseUnavailableError, Postgres
 from user_processing.resources.user_api import ApiUnavailableError, UserApi
 
 FIRST_DAY = "2023-01-01"
@@ -273,30 +273,28 @@ def day_by_day(
             started = time.monotonic()
             try:
                 counts = work(day, progress.rows)
-            except ApiUnavailableError as error:
+            except (ApiUnavailableError, DatabaseUnavailableError) as error:
                 failed[day] = error
                 break
             except dg.Failure as error:
-                context.log.error(error.description)
+                context.log.error(f"{day}: {error.description}")  # noqa: TRY400 - the run ends with the trace
                 failed[day] = error
-                continue
-            done[day] = {**counts, "seconds": round(time.monotonic() - started, 3)}
-            progress.day_done()
-        if failed:
-            raise _days_failed(wanted, done, failed)
-    except BaseException:
-        # Dagster records a day when its asset succeeds, and this one does not. An interrupted run comes by here too.
+            else:
+                done[day] = {**counts, "seconds": round(time.monotonic() - started, 3)}
+                progress.day_done()
+    finally:
+        # Dagster records the days of an asset when it succeeds. One that fails or is interrupted records its own.
         for day, metadata in done.items():
-            context.log_event(dg.AssetMaterialization(context.asset_key, partition=day, metadata=dict(metadata)))
-        raise
-    for day, metadata in done.items():
-        context.add_asset_metadata(metadata, partition_key=day)
+            if len(done) == len(wanted):
+                context.add_asset_metadata(metadata, partition_key=day)
+            else:
+                context.log_event(dg.AssetMaterialization(context.asset_key, partition=day, metadata=dict(metadata)))
+    if failed:
+        raise _days_failed(wanted, done, failed)
     return dg.MaterializeResult()
 
 
-def _days_failed(
-    wanted: list[str], done: Mapping[str, object], failed: Mapping[str, dg.Failure]
-) -> dg.Failure:
+def _days_failed(wanted: list[str], done: Mapping[str, object], failed: Mapping[str, dg.Failure]) -> dg.Failure:
     missing = [day for day in wanted if day not in done]
     first, error = next(iter(failed.items()))
     return dg.Failure(
@@ -377,6 +375,7 @@ def _accept(day: str, rows: int, rejected: list[users.Rejection]) -> None:
         first = rejected[0]
         message = (
             f"Day {day}: {len(rejected):,} of {rows + len(rejected):,} records break the API's contract; "
-            f"the first, on page {first.page} at position {first.position}: {first.reason}. What is stored was left as it is."
+            f"the first, on page {first.page} at position {first.position}: {first.reason}. "
+            "What is stored was left as it is."
         )
         raise dg.Failure(message, allow_retries=False)

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from user_processing.assets import days, stored_users
+from user_processing.assets import GROUP, days, stored_users
 from user_processing.resources.user_api import UserApi
 
 _NOT_FINISHED = [
@@ -15,8 +15,7 @@ _NOT_FINISHED = [
 
 user_processing = dg.define_asset_job(
     "user_processing",
-    selection=dg.AssetSelection.all(),
-    partitions_def=days,
+    selection=dg.AssetSelection.groups(GROUP),
     description="Takes the users of a day, or of a range of days, from the API to Postgres.",
 )
 
@@ -43,9 +42,7 @@ def api_availability(context: dg.SensorEvaluationContext, user_api: UserApi) -> 
     seen = user_api.probe(seed=day)
     if seen:
         return dg.SkipReason(f"{user_api.address} does not answer: {seen}. Day {day} waits for it.")
-    running = context.instance.get_runs(
-        dg.RunsFilter(statuses=_NOT_FINISHED, tags={"dagster/partition": day}), limit=1
-    )
+    running = context.instance.get_runs(dg.RunsFilter(statuses=_NOT_FINISHED, tags={"dagster/partition": day}), limit=1)
     if running:
         return dg.SkipReason(f"Run {running[0].run_id} is at work on day {day}.")
     return dg.RunRequest(run_key=day, partition_key=day)

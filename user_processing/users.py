@@ -145,19 +145,21 @@ def _opened(body: bytes) -> tuple[Info, int]:
         message = f"not a page of users: {error}"
         raise ContractError(message) from None
     except msgspec.DecodeError as error:
-        if "truncated" in str(error):
-            message = f"the JSON ends early, after {len(body):,} bytes"
-            raise TruncatedError(message) from None
+        truncated = "truncated" in str(error)
     else:
         return envelope.info, len(envelope.results)
     # msgspec takes no lone surrogate, which JSON may hold and Python's own parser reads.
     try:
         page = json.loads(body)
         return msgspec.convert(page["info"], Info), len(page["results"])
-    except (ValueError, KeyError, TypeError) as error:
-        detail = str(error) if isinstance(error, json.JSONDecodeError) else "no `results` or no `info`"
-        message = f"not a page of users: {detail}"
-        raise ContractError(message) from None
+    except json.JSONDecodeError as error:
+        if truncated:
+            message = f"the JSON ends early, after {len(body):,} bytes"
+            raise TruncatedError(message) from None
+        message = f"not a page of users: {error}"
+    except (ValueError, KeyError, TypeError):
+        message = "not a page of users: no `results` or no `info`"
+    raise ContractError(message)
 
 
 def parse_page(body: bytes, *, page: int, passwords: Passwords = "plain") -> ParsedPage:

@@ -22,6 +22,7 @@ import os
 import pwd
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -43,14 +44,18 @@ class EmbeddedPostgresError(RuntimeError):
     """The embedded Postgres could not be started; the message says why and what to do."""
 
 
-def dsn(database: str) -> str:
+def dsn(database: str, folder: Path = FOLDER) -> str:
     """The libpq URL of a database of the embedded server, which runs at least until this process ends.
+
+    Args:
+        database: one of `DATABASES`, or `postgres`.
+        folder: where the server keeps its data.
 
     Raises:
         EmbeddedPostgresError: the server could not be started.
     """
     with _one_thread:
-        return f"postgresql://postgres@/{database}?host={quote(str(_running(FOLDER)), safe='')}"
+        return f"postgresql://postgres@/{database}?host={quote(str(_running(folder)), safe='')}"
 
 
 @functools.cache
@@ -128,7 +133,7 @@ def _socket_folder(folder: Path) -> Path:
     with contextlib.suppress(FileExistsError):
         sockets.mkdir(mode=0o700)
     status = sockets.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o777 != 0o700:
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
         message = f"{sockets} belongs to somebody else or is open to others. Remove it, or set TMPDIR."
         raise EmbeddedPostgresError(message)
     return sockets
@@ -176,8 +181,9 @@ def _spawn_reaper(folder: Path) -> None:
     except BlockingIOError:
         return
     try:
-        subprocess.Popen(
+        subprocess.run(
             [sys.executable, "-I", __file__, str(folder), str(reaper_lock)],
+            check=True,
             pass_fds=(reaper_lock,),
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -235,9 +241,14 @@ def _run(*command: str, stdin: str = "", inherited: tuple[int, ...] = (), log: P
             said = output.read()[-2000:]
             if log is not None and log.exists():
                 said += log.read_text(errors="replace")[-2000:]
-            message = f"The embedded Postgres did not start: {' '.join(command)} exited with {finished.returncode}:\n{said}"
+            message = (
+                f"The embedded Postgres did not start: {' '.join(command)} exited with {finished.returncode}:\n{said}"
+            )
             raise EmbeddedPostgresError(message)
 
 
 if __name__ == "__main__":
+    # Nobody's child: the process that spawned it may end first, and has nothing to wait for.
+    if os.fork():
+        os._exit(0)
     _reap(Path(sys.argv[1]), int(sys.argv[2]))

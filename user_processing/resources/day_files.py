@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar
 
 import dagster as dg
 import msgspec
@@ -36,7 +36,7 @@ class MissingFileError(dg.Failure):
         )
 
 
-class DayFiles(dg.ConfigurableResource[None]):
+class DayFiles(dg.ConfigurableResource[Any]):
     """Where the files of each day are kept between the assets."""
 
     url: str | None = Field(
@@ -82,7 +82,7 @@ class DayFiles(dg.ConfigurableResource[None]):
         if not isinstance(path, Path):
             # An object store shows an object when its upload is complete, and not before.
             with path.open("wb") as file:
-                yield cast("BinaryIO", file)
+                yield file
             return
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         part = path.with_name(f".{path.name}.part")
@@ -109,7 +109,7 @@ class DayFiles(dg.ConfigurableResource[None]):
         except FileNotFoundError:
             raise MissingFileError(day, path, "is not there", asset) from None
         with file:
-            yield cast("BinaryIO", file)
+            yield file
 
     def written_since(self, path: UPath, moment: float) -> bytes | None:
         """What is in the file, if there is one and it was written after `moment` (Unix seconds)."""

@@ -7,6 +7,7 @@ several hosts. What psycopg2 raises is replaced here, since its messages quote r
 import contextlib
 import re
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import dagster as dg
 import psycopg2
@@ -44,7 +45,7 @@ class DatabaseRefusedError(dg.Failure):
     """Postgres refused a statement, and would refuse it again; nothing was stored."""
 
 
-class Postgres(dg.ConfigurableResource[None]):
+class Postgres(dg.ConfigurableResource[Any]):
     """The Postgres database that holds the users."""
 
     url: str | None = Field(
@@ -57,6 +58,7 @@ class Postgres(dg.ConfigurableResource[None]):
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["Postgres"]:
         """Close at the end what `transaction` opened."""
+        del context
         try:
             yield self
         finally:
@@ -122,7 +124,7 @@ def _told(error: psycopg2.Error, url: str | None) -> dg.Failure:
     ):
         if value:
             facts.append(f"{name} {value}")
-    # 'COPY users, line 3, column email: "the value"'
+    # The context of a COPY error goes on after the column with the value that stood there.
     if place := re.search(r"COPY \S+, line \d+(, column \w+)?", diagnosis.context or ""):
         facts.append(place.group())
     if code in _WITHOUT_VALUES and diagnosis.message_primary:

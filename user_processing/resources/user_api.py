@@ -60,7 +60,9 @@ class UserApi(dg.ConfigurableResource[None]):
     concurrency: int = Field(default=4, ge=1, le=64, description="Pages asked for at once.")
     attempts: int = Field(default=6, ge=1, description="Times a page is asked for before the day fails.")
     backoff_seconds: float = Field(
-        default=1.0, ge=0, description="Pause after the first failed attempt; doubles each time, up to 60 s, plus jitter."
+        default=1.0,
+        ge=0,
+        description="Pause after the first failed attempt; doubles each time, up to 60 s, plus jitter.",
     )
     rate_limit_seconds: float = Field(
         default=60.0, ge=0, description="Pause after a 429 that does not say how long. Also the longest one obeyed."

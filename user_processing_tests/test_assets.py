@@ -1,0 +1,228 @@
+"""The four assets together, on a real Postgres and over real HTTP: with one day and with several, each twice."""
+
+import json
+import stat
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from user_processing.assets import days
+from user_processing.resources.postgres import Postgres
+from user_processing_tests.conftest import Pipeline, RecordedApi, Row, stored
+
+Query = Callable[..., list[Row]]
+SIX = "firstname, lastname, country, username, password, email"
+DAYS = [None, "2023-01-03"]
+
+
+@pytest.mark.parametrize("last", DAYS)
+def test_every_user_of_the_api_is_stored_field_by_field(
+    pipeline: Pipeline, recorded_api: RecordedApi, query: Query, last: str | None
+) -> None:
+    pipeline.ask(recorded_api)
+    assert pipeline.run("2023-01-01", last, users_per_day=len(recorded_api.users)).success
+    for day in ["2023-01-01", "2023-01-02", "2023-01-03"] if last else ["2023-01-01"]:
+        rows = query(f"SELECT {SIX} FROM users WHERE partition_date = %s", [day])
+        assert Counter(rows) == Counter(stored(user) for user in recorded_api.users)
+
+
+@pytest.mark.parametrize("last", DAYS)
+def test_a_day_that_runs_again_is_replaced(pipeline: Pipeline, query: Query, last: str | None) -> None:
+    for users in (7, 5):
+        assert pipeline.run("2023-01-01", last, users_per_day=users).success
+    counts = query("SELECT partition_date::text, count(*) FROM users GROUP BY 1 ORDER BY 1")
+    expected = ["2023-01-01", "2023-01-02", "2023-01-03"] if last else ["2023-01-01"]
+    assert counts == [(day, 5) for day in expected]
+    assert query("SELECT partition_date::text, rows, rejected FROM user_loads ORDER BY 1") == [
+        (day, 5, 0) for day in expected
+    ]
+
+
+def test_a_day_is_the_same_whether_it_runs_alone_or_in_a_range(pipeline: Pipeline, query: Query) -> None:
+    def rows() -> list[Row]:
+        return query(f"SELECT {SIX} FROM users WHERE partition_date = '2023-01-02' ORDER BY 1, 2, 4")
+
+    assert pipeline.run("2023-01-02", users_per_day=20).success
+    alone = rows()
+    assert pipeline.run("2023-01-01", "2023-01-03", users_per_day=20).success
+    assert rows() == alone
+
+
+def test_each_day_has_exactly_one_event_with_its_own_metadata(pipeline: Pipeline) -> None:
+    assert pipeline.run("2023-01-01", "2023-01-03", users_per_day=2).success
+    for asset in ("raw_user", "processed_user_csv", "stored_users"):
+        events = pipeline.events(asset)
+        assert sorted(day or "" for day, _ in events) == ["2023-01-01", "2023-01-02", "2023-01-03"]
+        assert all(metadata["dagster/row_count"] == 2 for _, metadata in events)
+        assert all(isinstance(metadata["seconds"], float) for _, metadata in events)
+    sizes = {day: metadata["bytes"] for day, metadata in pipeline.events("raw_user")}
+    assert sizes == {day: (pipeline.folder / str(day) / "pages" / "00001.json").stat().st_size for day in sizes}
+
+
+def test_pages_are_kept_byte_for_byte(pipeline: Pipeline, recorded_api: RecordedApi) -> None:
+    pipeline.ask(recorded_api)
+    assert pipeline.run("2023-01-01", select=["users_table", "raw_user"], users_per_day=9).success
+    (asked,) = recorded_api.asked
+    assert asked == {"results": "9", "seed": "2023-01-01", "page": "1", "inc": "name,location,login,email"}
+    page = (pipeline.folder / "2023-01-01" / "pages" / "00001.json").read_bytes()
+    assert page == json.dumps(recorded_api.answer(asked), ensure_ascii=False).encode()
+
+
+def test_a_large_day_is_asked_for_in_pages_of_5000(pipeline: Pipeline, recorded_api: RecordedApi, query: Query) -> None:
+    pipeline.ask(recorded_api)
+    assert pipeline.run("2023-01-01", users_per_day=10_001).success
+    assert sorted((int(asked["page"]), asked["results"]) for asked in recorded_api.asked) == [
+        (1, "5000"),
+        (2, "5000"),
+        (3, "1"),
+    ]
+    assert query("SELECT count(*) FROM users") == [(10_001,)]
+
+
+def test_files_of_a_day_can_be_read_by_their_owner_only(pipeline: Pipeline) -> None:
+    assert pipeline.run("2023-01-01").success
+    files = [path for path in pipeline.folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"00001.json", "pages.json", "users.csv", "users.json"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_a_range_that_ends_before_it_starts_is_refused(pipeline: Pipeline, query: Query) -> None:
+    result = pipeline.run("2023-01-05", "2023-01-02")
+    assert not result.success
+    assert "--partition-range 2023-01-02...2023-01-05" in pipeline.error(result)
+    assert pipeline.events("stored_users") == []
+    assert query("SELECT count(*) FROM users") == [(0,)]
+
+
+def test_days_that_are_done_are_recorded_when_another_fails(
+    pipeline: Pipeline, recorded_api: RecordedApi, query: Query
+) -> None:
+    def another_seed_on_the_third(query: dict[str, str], page: dict[str, Any]) -> object:
+        if query["seed"] == "2023-01-03":
+            page["info"]["seed"] = "somebody else's"
+        return page
+
+    pipeline.ask(recorded_api)
+    recorded_api.tamper = another_seed_on_the_third
+    result = pipeline.run("2023-01-01", "2023-01-04", users_per_day=3)
+    assert not result.success
+    assert pipeline.error(result).startswith("1 of 4 days are not done: 2023-01-03. 2023-01-03: GET http://")
+    assert [day for day, _ in pipeline.events("raw_user")] == ["2023-01-01", "2023-01-02", "2023-01-04"]
+    assert {metadata["dagster/row_count"] for _, metadata in pipeline.events("raw_user")} == {3}
+    assert query("SELECT count(*) FROM users") == [(0,)]
+
+
+def test_a_range_stops_at_the_first_day_for_which_the_api_is_gone(
+    pipeline: Pipeline, recorded_api: RecordedApi
+) -> None:
+    recorded_api.close()
+    pipeline.ask(recorded_api, attempts=1)
+    result = pipeline.run("2023-01-01", "2023-02-28")
+    assert not result.success
+    assert "59 of 59 days are not done: 2023-01-01…2023-02-28" in pipeline.error(result)
+
+
+def test_too_many_users_for_one_seed_are_refused_before_anything_is_asked(
+    pipeline: Pipeline, recorded_api: RecordedApi
+) -> None:
+    pipeline.ask(recorded_api, users_per_day=50_000_001)
+    result = pipeline.run("2023-01-01")
+    assert not result.success
+    assert "users_per_day is 50,000,001; the API can give from 1 to 50,000,000" in pipeline.error(result)
+    assert recorded_api.asked == []
+
+
+def test_a_database_that_is_gone_stops_the_run_with_its_address(pipeline: Pipeline) -> None:
+    pipeline.postgres = Postgres(url="host=/nowhere dbname=users password=canary")
+    result = pipeline.run("2023-01-01")
+    assert not result.success
+    assert "Postgres cannot be reached" in pipeline.error(result)
+    assert "canary" not in str(result.all_events)
+
+
+@pytest.mark.parametrize(
+    ("missing", "asset", "advice"),
+    [
+        ("pages.json", "processed_user_csv", "Materialize raw_user"),
+        ("pages/00001.json", "processed_user_csv", "Materialize raw_user"),
+        ("users.json", "stored_users", "Materialize processed_user_csv"),
+        ("users.csv", "stored_users", "Materialize processed_user_csv"),
+    ],
+)
+@pytest.mark.parametrize("what", ["gone", "cut short"])
+def test_a_file_that_is_not_whole_fails_with_advice_and_leaves_the_rows(  # noqa: PLR0913, PLR0917
+    pipeline: Pipeline, query: Query, missing: str, asset: str, advice: str, what: str
+) -> None:
+    assert pipeline.run("2023-01-01", users_per_day=4).success
+    path: Path = pipeline.folder / "2023-01-01" / missing
+    if what == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-5])
+    result = pipeline.run("2023-01-01", select=[asset])
+    assert not result.success
+    assert advice in pipeline.error(result)
+    assert query("SELECT count(*) FROM users") == [(4,)]
+
+
+def test_records_that_break_the_contract_are_set_aside_and_the_others_stored(
+    pipeline: Pipeline, recorded_api: RecordedApi, query: Query
+) -> None:
+    def nul_in_one(query: dict[str, str], page: dict[str, Any]) -> object:
+        del query
+        page["results"][5] = {**page["results"][5], "email": "nul\0@example.com"}
+        return page
+
+    pipeline.ask(recorded_api)
+    recorded_api.tamper = nul_in_one
+    assert pipeline.run("2023-01-01", users_per_day=200).success
+    assert query("SELECT count(*) FROM users") == [(199,)]
+    assert query("SELECT page, position, reason FROM rejected_users") == [
+        (1, 5, "NUL in email: Postgres cannot store it")
+    ]
+    assert query("SELECT rows, rejected, users_asked FROM user_loads") == [(199, 1, 200)]
+    recorded_api.tamper = lambda _, page: page
+    assert pipeline.run("2023-01-01", users_per_day=200).success
+    assert query("SELECT count(*) FROM rejected_users") == [(0,)]
+
+
+def test_a_day_with_too_many_bad_records_fails_and_keeps_what_was_stored(
+    pipeline: Pipeline, recorded_api: RecordedApi, query: Query
+) -> None:
+    def no_e_mail(query: dict[str, str], page: dict[str, Any]) -> object:
+        del query
+        return {**page, "results": [{**user, "email": None} for user in page["results"]]}
+
+    pipeline.ask(recorded_api)
+    assert pipeline.run("2023-01-01", users_per_day=3).success
+    recorded_api.tamper = no_e_mail
+    result = pipeline.run("2023-01-01", users_per_day=3)
+    assert not result.success
+    assert "3 of 3 records break the API's contract" in pipeline.error(result)
+    assert query("SELECT count(*) FROM users") == [(3,)]
+
+
+def test_a_table_that_is_somebody_elses_is_refused_and_left_alone(pipeline: Pipeline, query: Query) -> None:
+    query("CREATE TABLE users (id INTEGER, name TEXT)")
+    result = pipeline.run("2023-01-01")
+    assert not result.success
+    assert "The table users has the columns id, name; expected firstname" in pipeline.error(result)
+    assert query("SELECT attname FROM pg_attribute WHERE attrelid = 'users'::regclass AND attnum > 0") == [
+        ("id",),
+        ("name",),
+    ]
+
+
+def test_days_begin_on_2023_01_01_in_utc() -> None:
+    assert days.get_first_partition_key() == "2023-01-01"
+    assert days.timezone == "UTC"
+
+
+def test_progress_is_reported_with_counts_and_rates(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("user_processing.assets._SECONDS_BETWEEN_REPORTS", 0)
+    result = pipeline.run("2023-01-01", "2023-01-02", users_per_day=10)
+    log = [record.user_message for record in pipeline.instance.all_logs(result.run_id)]
+    assert any("1 of 2 days done, 20 users, " in message and "a second" in message for message in log)
