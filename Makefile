@@ -37,7 +37,7 @@ psql: .venv/installed .env ## Open psql on the users' database
 	@$(BIN)/python -m user_processing psql
 
 test: .venv/installed-dev .env ## Run the tests, with the branches they cover
-	@$(BIN)/python -m pytest --cov
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --cov
 
 check: .venv/installed-dev ## Lint, formatting, types
 	@$(BIN)/ruff check

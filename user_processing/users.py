@@ -123,9 +123,16 @@ def check_page(body: bytes, *, seed: str, page: int, results: int) -> None:
     try:
         str(body, "utf-8")
     except UnicodeDecodeError as error:
+        if error.reason == "unexpected end of data":
+            message = f"the body ends early, within a character, after {len(body):,} bytes"
+            raise TruncatedError(message) from None
         message = f"byte {error.start:,} is not UTF-8"
         raise ContractError(message) from None
-    info, records = _opened(body)
+    try:
+        info, records = _opened(body)
+    except RecursionError:
+        message = "not a page of users: nested too deeply"
+        raise ContractError(message) from None
     if (info.seed, info.page, info.results) != (seed, page, results):
         message = (
             f"asked for seed={seed} page={page} results={results}, "

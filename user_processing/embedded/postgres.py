@@ -126,10 +126,13 @@ def _held(path: Path) -> Iterator[int]:
 
 def _socket_folder(folder: Path) -> Path:
     """`folder`, or where its path is too long for a Unix socket, a private folder among the temporary files."""
-    if len(os.fsencode(folder / _SOCKET)) <= _LONGEST_SOCKET_PATH:
+    if _fits(folder):
         return folder
     name = f"user_processing-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}"
     sockets = Path(tempfile.gettempdir()) / name
+    if not _fits(sockets):
+        message = f"A Unix socket cannot be in {sockets}: set TMPDIR to a shorter path."
+        raise EmbeddedPostgresError(message)
     with contextlib.suppress(FileExistsError):
         sockets.mkdir(mode=0o700)
     status = sockets.lstat()
@@ -137,6 +140,10 @@ def _socket_folder(folder: Path) -> Path:
         message = f"{sockets} belongs to somebody else or is open to others. Remove it, or set TMPDIR."
         raise EmbeddedPostgresError(message)
     return sockets
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / _SOCKET)) <= _LONGEST_SOCKET_PATH
 
 
 def _answers(sockets: Path) -> bool:

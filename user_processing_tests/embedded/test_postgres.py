@@ -150,8 +150,7 @@ def test_nobody_else_can_look_into_the_folder_and_none_above_is_opened(folder: P
 
 
 def test_a_path_that_is_too_long_for_a_socket_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
+    temporary = Path(tempfile.mkdtemp(prefix="short-"))
     monkeypatch.setenv("TMPDIR", str(temporary))
     folder = tmp_path / ("x" * 60) / ("y" * 60) / "postgres"
     connected(folder).leave()
@@ -161,14 +160,22 @@ def test_a_path_that_is_too_long_for_a_socket_is_no_obstacle(tmp_path: Path, mon
     shutil.rmtree(temporary)
 
 
+def test_a_temporary_folder_that_is_too_long_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 120)))
+    with pytest.raises(postgres.EmbeddedPostgresError, match="set TMPDIR to a shorter path"):
+        postgres.dsn("users", tmp_path / ("y" * 120))
+
+
 def test_a_socket_folder_that_others_can_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    temporary = Path(tempfile.mkdtemp(prefix="short-"))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     folder = tmp_path / ("x" * 120)
     sockets = postgres._socket_folder(folder)  # noqa: SLF001
     assert postgres._socket_folder(folder) == sockets  # noqa: SLF001
     sockets.chmod(0o755)
     with pytest.raises(postgres.EmbeddedPostgresError, match="open to others"):
         postgres._socket_folder(folder)  # noqa: SLF001
+    shutil.rmtree(temporary)
 
 
 def test_stopping_is_done_at_once_and_twice_does_no_harm(folder: Path) -> None:
