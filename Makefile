@@ -56,7 +56,7 @@ lock: .venv/installed-dev ## Write the lock files anew from pyproject.toml
 
 clean: ## Stop the embedded Postgres; remove it, all days, all runs and the environment
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m user_processing stop; fi
-	@rm -rf .venv .local .tmp_dagster_home_* .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis logs .logs_queue *.egg-info
+	@rm -rf .venv .local .tmp_dagster_home_* .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis logs .logs_queue *.egg-info
 
 # Says where the instance is to the commands of Dagster that will not guess, such as `dagster job launch`.
 .env:

@@ -1,6 +1,7 @@
 """The README's commands, as they stand there, in a checkout of their own that nothing is configured for."""
 
 import contextlib
+import datetime as dt
 import json
 import os
 import re
@@ -21,6 +22,18 @@ from user_processing.embedded import postgres as embedded
 from user_processing_tests.conftest import Row
 
 ROOT = Path(user_processing.__file__).parents[1]
+ONE_SHOT = [
+    "dagster asset materialize -m user_processing --select '*' --partition 2023-01-01",
+    "dagster asset materialize -m user_processing --select '*' --partition-range 2023-01-01...2023-01-31",
+    "dg launch --assets '*' --partition 2023-01-02",
+    """dagster job execute -m user_processing -j user_processing --tags '{"dagster/partition": "2023-01-03"}'""",
+]
+DEV = ["dagster dev", "dg dev"]
+BESIDE_DEV = [
+    """dagster job launch -w workspace.yaml -j user_processing --tags '{"dagster/partition": "2023-04-01"}'""",
+    "dagster job backfill -w workspace.yaml -j user_processing --from 2023-04-02 --to 2023-04-03 --noprompt",
+]
+
 pytestmark = pytest.mark.xdist_group("checkout")
 
 PARTS = ["user_processing", "dagster.yaml", "workspace.yaml", "pyproject.toml", "Makefile", ".env.example"]
@@ -85,6 +98,9 @@ class Checkout:
             connection.close()
 
     def days(self) -> list[str]:
+        """The days that are stored, oldest first; none while there is no table."""
+        if self.query("SELECT to_regclass('user_loads')") == [(None,)]:
+            return []
         return [day for (day,) in self.query("SELECT partition_date::text FROM user_loads ORDER BY 1")]
 
 
@@ -116,21 +132,29 @@ def answers(port: int) -> bool:
     return False
 
 
-def test_one_day_with_dagster_asset_materialize(checkout: Checkout) -> None:
-    said = checkout.run("dagster asset materialize -m user_processing --select '*' --partition 2023-01-01")
-    assert "RUN_SUCCESS" in said
-    assert checkout.query("SELECT count(*) FROM users WHERE partition_date = '2023-01-01'") == [(1,)]
-    # Once each, and with the variable that changes it.
-    assert len(re.findall(r"the embedded Postgres in .* Set USERS_POSTGRES_URL", said)) == 1
-    assert len(re.findall(r"the embedded stand-in\. Set USER_API_URL", said)) == 1
+def readme_commands() -> list[str]:
+    """The command lines of the README, as they stand there."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [line for line in "".join(blocks).splitlines() if line and not line.startswith("#")]
 
 
-def test_a_range_of_days_with_dagster_asset_materialize(checkout: Checkout) -> None:
-    checkout.run("dagster asset materialize -m user_processing --select '*' --partition-range 2023-02-01...2023-02-28")
+def test_every_command_of_the_readme_is_run_here_or_by_ci() -> None:
+    run_by_ci = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert [command for command in readme_commands() if command not in run_by_ci] == [*ONE_SHOT, *DEV, *BESIDE_DEV]
+
+
+@pytest.mark.parametrize("command", ONE_SHOT)
+def test_a_command_of_the_readme_stores_its_days(checkout: Checkout, command: str) -> None:
+    first, last = (found := re.findall(r"\d{4}-\d\d-\d\d", command))[0], found[-1]
+    said = checkout.run(command)
+    count = dt.date.fromisoformat(last).toordinal() - dt.date.fromisoformat(first).toordinal() + 1
     assert checkout.query(
         "SELECT count(*), count(DISTINCT partition_date) FROM users "
-        "WHERE partition_date BETWEEN '2023-02-01' AND '2023-02-28'"
-    ) == [(28, 28)]
+        f"WHERE partition_date BETWEEN '{first}' AND '{last}'"
+    ) == [(count, count)]
+    # What is embedded is said once each, with the variable that changes it.
+    assert len(re.findall(r"the embedded Postgres in .* Set USERS_POSTGRES_URL", said)) == 1
+    assert len(re.findall(r"the embedded stand-in\. Set USER_API_URL", said)) == 1
 
 
 @pytest.mark.parametrize(
@@ -148,18 +172,6 @@ def test_days_that_cannot_be_are_refused(checkout: Checkout, days: str, said: st
     assert finished.returncode != 0
     assert said in finished.stdout
     assert checkout.days() == before
-
-
-def test_one_day_with_dg_launch(checkout: Checkout) -> None:
-    checkout.run("dg launch --assets '*' --partition 2023-01-02")
-    assert "2023-01-02" in checkout.days()
-
-
-def test_one_day_with_dagster_job_execute(checkout: Checkout) -> None:
-    checkout.run(
-        """dagster job execute -m user_processing -j user_processing --tags '{"dagster/partition": "2023-01-03"}'"""
-    )
-    assert "2023-01-03" in checkout.days()
 
 
 def test_the_definitions_are_valid_for_both_families_of_commands(checkout: Checkout) -> None:
@@ -196,15 +208,11 @@ def test_make_help_lists_every_target(checkout: Checkout) -> None:
 
 def test_beside_a_running_dagster_dev_a_job_and_a_backfill_are_launched(checkout: Checkout, tmp_path: Path) -> None:
     log = tmp_path / "dev.log"
-    dev = checkout.start("dagster dev --port 38517", log)
+    dev = checkout.start(f"{DEV[0]} --port 38517", log)
     try:
         wait_for(lambda: answers(38517))
-        checkout.run(
-            """dagster job launch -w workspace.yaml -j user_processing --tags '{"dagster/partition": "2023-04-01"}'"""
-        )
-        checkout.run(
-            "dagster job backfill -w workspace.yaml -j user_processing --from 2023-04-02 --to 2023-04-03 --noprompt"
-        )
+        for command in BESIDE_DEV:
+            checkout.run(command)
         wait_for(lambda: {"2023-04-01", "2023-04-02", "2023-04-03"} <= set(checkout.days()))
         # One instance: the UI knows of runs that were made by other commands before it was opened.
         runs = get("http://127.0.0.1:38517/graphql", "{ runsOrError { ... on Runs { results { status jobName } } } }")
@@ -221,7 +229,7 @@ def test_beside_a_running_dagster_dev_a_job_and_a_backfill_are_launched(checkout
 
 def test_dg_dev_serves_the_same_project(checkout: Checkout, tmp_path: Path) -> None:
     log = tmp_path / "dev.log"
-    dev = checkout.start("dg dev --port 38518", log)
+    dev = checkout.start(f"{DEV[1]} --port 38518", log)
     try:
         wait_for(lambda: answers(38518))
         said = get("http://127.0.0.1:38518/graphql", "{ assetNodes { assetKey { path } } }")

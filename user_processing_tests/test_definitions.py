@@ -1,5 +1,6 @@
 """What Dagster sees of the project: that it loads, and that it is what its users expect."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -30,7 +31,7 @@ def test_the_assets_follow_each_other_in_the_seed_s_order() -> None:
     graph = defs.resolve_asset_graph()
     chain = ["users_table", "raw_user", "processed_user_csv", "stored_users"]
     assert [key.to_user_string() for key in graph.toposorted_asset_keys] == chain
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in itertools.pairwise(chain):
         assert graph.get(dg.AssetKey(after)).parent_keys == {dg.AssetKey(before)}
 
 
