@@ -9,6 +9,7 @@ from user_processing import assets, automation
 from user_processing.resources.day_files import DayFiles
 from user_processing.resources.postgres import Postgres
 from user_processing.resources.user_api import UserApi
+from user_processing.resources.user_records import UserRecords
 
 
 def _set(**fields: dg.EnvVar | IntEnvVar) -> dict[str, Any]:
@@ -26,6 +27,9 @@ defs = dg.Definitions(
     resources={
         "user_api": UserApi(**_set(url=dg.EnvVar("USER_API_URL"), users_per_day=dg.EnvVar.int("USERS_PER_DAY"))),
         "postgres": Postgres(**_set(url=dg.EnvVar("USERS_POSTGRES_URL"))),
+        "user_records": UserRecords(
+            **_set(passwords=dg.EnvVar("USERS_PASSWORDS"), max_rejected=dg.EnvVar("USERS_MAX_REJECTED"))
+        ),
         "day_files": DayFiles(**_set(url=dg.EnvVar("USERS_FILES_URL"))),
     },
 )

@@ -19,6 +19,7 @@ from user_processing.embedded import postgres as embedded
 from user_processing.resources.day_files import DayFiles
 from user_processing.resources.postgres import Postgres
 from user_processing.resources.user_api import UserApi
+from user_processing.resources.user_records import UserRecords
 
 ALL = [assets.users_table, assets.raw_user, assets.processed_user_csv, assets.stored_users]
 RECORDED = Path(__file__).parent / "recorded" / "users.json"
@@ -66,6 +67,7 @@ class Pipeline:
         self.postgres = Postgres(url=database)
         self.user_api = UserApi()
         self.day_files = DayFiles(url=str(folder))
+        self.user_records = UserRecords()
 
     def ask(self, api: "RecordedApi", **options: Any) -> None:  # noqa: ANN401
         """Take the users from this API from now on."""
@@ -83,7 +85,12 @@ class Pipeline:
         return dg.materialize(
             ALL,
             instance=self.instance,
-            resources={"user_api": self.user_api, "postgres": self.postgres, "day_files": self.day_files},
+            resources={
+                "user_api": self.user_api,
+                "postgres": self.postgres,
+                "day_files": self.day_files,
+                "user_records": self.user_records,
+            },
             run_config={"ops": {"raw_user": {"config": config}}} if config else None,
             selection=select,
             raise_on_error=False,

@@ -11,6 +11,7 @@ import pytest
 
 from user_processing.assets import days
 from user_processing.resources.postgres import Postgres
+from user_processing.resources.user_records import UserRecords
 from user_processing_tests.conftest import Pipeline, RecordedApi, Row, stored
 
 Query = Callable[..., list[Row]]
@@ -203,6 +204,54 @@ def test_a_day_with_too_many_bad_records_fails_and_keeps_what_was_stored(
     assert not result.success
     assert "3 of 3 records break the API's contract" in pipeline.error(result)
     assert query("SELECT count(*) FROM users") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("max_rejected", "bad", "success"),
+    [("0.5", 2, True), ("0.5", 3, False), ("1", 4, False), ("0", 0, True), ("0", 1, False)],
+)
+def test_how_many_bad_records_a_day_may_have_is_configured(  # noqa: PLR0913
+    pipeline: Pipeline, recorded_api: RecordedApi, query: Query, max_rejected: str, bad: int, *, success: bool
+) -> None:
+    """Of four; a day of which no record is left fails in any case."""
+
+    def break_some(query: dict[str, str], page: dict[str, Any]) -> object:
+        del query
+        return {**page, "results": [{}] * bad + page["results"][bad:]}
+
+    pipeline.ask(recorded_api)
+    pipeline.user_records = UserRecords(max_rejected=max_rejected)
+    recorded_api.tamper = break_some
+    assert pipeline.run("2023-01-01", users_per_day=4).success is success
+    assert query("SELECT count(*) FROM users") == [(4 - bad if success else 0,)]
+
+
+@pytest.mark.parametrize("passwords", ["plain", "sha256", "drop"])
+def test_the_password_column_holds_what_was_configured(
+    pipeline: Pipeline, recorded_api: RecordedApi, query: Query, passwords: str
+) -> None:
+    pipeline.ask(recorded_api)
+    pipeline.user_records = UserRecords(passwords=passwords)
+    assert pipeline.run("2023-01-01").success
+    login = recorded_api.users[0]["login"]
+    assert query("SELECT password FROM users") == [
+        ({"plain": login["password"], "sha256": login["sha256"], "drop": ""}[passwords],)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        (UserRecords(passwords="md5"), "USERS_PASSWORDS is 'md5'; it can be plain, sha256, drop."),
+        (UserRecords(max_rejected="1%"), "USERS_MAX_REJECTED is '1%'; it is a share, from 0 to 1"),
+        (UserRecords(max_rejected="2"), "USERS_MAX_REJECTED is '2'"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(pipeline: Pipeline, records: UserRecords, said: str) -> None:
+    pipeline.user_records = records
+    result = pipeline.run("2023-01-01")
+    assert not result.success
+    assert said in pipeline.error(result)
 
 
 def test_a_table_that_is_somebody_elses_is_refused_and_left_alone(pipeline: Pipeline, query: Query) -> None:
