@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import dagster as dg
@@ -302,18 +302,17 @@ def day_by_day(
 
 
 def _days_failed(wanted: list[str], done: Mapping[str, object], failed: Mapping[str, dg.Failure]) -> dg.Failure:
-    missing = [day for day in wanted if day not in done]
+    missing = [dt.date.fromisoformat(day) for day in wanted if day not in done]
     first, error = next(iter(failed.items()))
     return dg.Failure(
-        f"{len(missing)} of {len(wanted)} days are not done: {_ranges(missing)}. {first}: {error.description}",
+        f"{len(missing)} of {len(wanted)} days are not done: {day_ranges(missing)}. {first}: {error.description}",
         metadata={"days done": len(done), "days missing": len(missing)},
         allow_retries=any(error.allow_retries for error in failed.values()),
     )
 
 
-def _ranges(missing: list[str]) -> str:
-    """Days as people write them: 2023-01-03, 2023-01-05…2023-01-09."""
-    dates = [dt.date.fromisoformat(day) for day in missing]
+def day_ranges(dates: Iterable[dt.date]) -> str:
+    """Days, oldest first, as people write them: 2023-01-03, 2023-01-05…2023-01-09."""
     ranges = []
     for _, group in itertools.groupby(enumerate(dates), key=lambda pair: pair[1].toordinal() - pair[0]):
         span = [str(date) for _, date in group]

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from user_processing import checks
 from user_processing.assets import GROUP, days, stored_users
 from user_processing.resources.user_api import UserApi
 
@@ -17,6 +18,21 @@ user_processing = dg.define_asset_job(
     "user_processing",
     selection=dg.AssetSelection.groups(GROUP),
     description="Takes the users of a day, or of a range of days, from the API to Postgres.",
+)
+
+morning_checks = dg.define_asset_job(
+    "morning_checks",
+    selection=dg.AssetSelection.checks(checks.reconciliation),
+    description="Checks all that is stored.",
+)
+
+every_morning = dg.ScheduleDefinition(
+    name="every_morning",
+    job=morning_checks,
+    cron_schedule=f"0 {checks.DEADLINE_HOURS} * * *",
+    execution_timezone="UTC",
+    description="Checks all that is stored, at the hour by which the newest day has to be there.",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
 )
 
 daily = dg.build_schedule_from_partitioned_job(

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 from dagster._config.field_utils import IntEnvVar
 
-from user_processing import assets, automation
+from user_processing import assets, automation, checks
 from user_processing.resources.day_files import DayFiles
 from user_processing.resources.postgres import Postgres
 from user_processing.resources.user_api import UserApi
@@ -19,8 +19,9 @@ def _set(**fields: dg.EnvVar | IntEnvVar) -> dict[str, Any]:
 
 defs = dg.Definitions(
     assets=[assets.users_table, assets.raw_user, assets.processed_user_csv, assets.stored_users],
-    jobs=[automation.user_processing],
-    schedules=[automation.daily],
+    asset_checks=[checks.reconciliation],
+    jobs=[automation.user_processing, automation.morning_checks],
+    schedules=[automation.daily, automation.every_morning],
     sensors=[automation.api_availability],
     # Four steps in a row in one process: 5.3 s a run, where the multiprocess executor takes 29.7 s.
     executor=dg.in_process_executor,

@@ -179,6 +179,52 @@ def replace_day(connection: Connection, day: dt.date, csv: BinaryIO, load: Load,
         )
 
 
+class Counts(msgspec.Struct, frozen=True):
+    """What is stored of a day."""
+
+    rows: int
+    rejected: int
+    bad_emails: int
+    bad_usernames: int
+
+
+_COUNT = r"""
+SELECT partition_date, coalesce(stored.rows, 0), coalesce(rejected.rows, 0), coalesce(bad_emails, 0),
+       coalesce(bad_usernames, 0)
+FROM (
+    SELECT partition_date, count(*) AS rows,
+           count(*) FILTER (WHERE email !~ '^[^@\s]+@[^@\s]+\.[^@\s]+$') AS bad_emails,
+           count(*) FILTER (WHERE username !~ '^\S+$') AS bad_usernames
+    FROM users
+    WHERE partition_date IS NOT NULL AND (%(days)s::date[] IS NULL OR partition_date = ANY (%(days)s::date[]))
+    GROUP BY partition_date
+) AS stored
+FULL JOIN (
+    SELECT partition_date, count(*) AS rows
+    FROM rejected_users
+    WHERE %(days)s::date[] IS NULL OR partition_date = ANY (%(days)s::date[])
+    GROUP BY partition_date
+) AS rejected USING (partition_date)"""
+
+
+def count(connection: Connection, days: Sequence[dt.date] | None) -> dict[dt.date, Counts]:
+    """Count what is stored of these days, or of all of them; a day of which nothing is stored is left out."""
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, {"days": None if days is None else list(days)})
+        return {day: Counts(*numbers) for day, *numbers in cursor.fetchall()}
+
+
+def ledger(connection: Connection, days: Sequence[dt.date] | None) -> dict[dt.date, Load]:
+    """What the ledger says of these days, or of all of them, without the rejections themselves."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT partition_date, users_asked, rows, csv_sha256 FROM user_loads "
+            "WHERE %(days)s::date[] IS NULL OR partition_date = ANY (%(days)s::date[])",
+            {"days": None if days is None else list(days)},
+        )
+        return {day: Load(users_asked, rows, digest) for day, users_asked, rows, digest in cursor.fetchall()}
+
+
 class _Digesting:
     """A reader that takes the digest of what passes through it."""
 

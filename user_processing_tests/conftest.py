@@ -14,7 +14,7 @@ import dagster as dg
 import psycopg2
 import pytest
 
-from user_processing import assets
+from user_processing import assets, automation, checks
 from user_processing.embedded import postgres as embedded
 from user_processing.resources.day_files import DayFiles
 from user_processing.resources.postgres import Postgres
@@ -69,6 +69,15 @@ class Pipeline:
         self.day_files = DayFiles(url=str(folder))
         self.user_records = UserRecords()
 
+    @property
+    def resources(self) -> dict[str, Any]:
+        return {
+            "user_api": self.user_api,
+            "postgres": self.postgres,
+            "day_files": self.day_files,
+            "user_records": self.user_records,
+        }
+
     def ask(self, api: "RecordedApi", **options: Any) -> None:  # noqa: ANN401
         """Take the users from this API from now on."""
         self.user_api = UserApi(url=api.url, backoff_seconds=0, **options)
@@ -83,19 +92,26 @@ class Pipeline:
                 "tags": {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
             }
         return dg.materialize(
-            ALL,
+            [*ALL, checks.reconciliation],
             instance=self.instance,
-            resources={
-                "user_api": self.user_api,
-                "postgres": self.postgres,
-                "day_files": self.day_files,
-                "user_records": self.user_records,
-            },
+            resources=self.resources,
             run_config={"ops": {"raw_user": {"config": config}}} if config else None,
             selection=select,
             raise_on_error=False,
             **options,
         )
+
+    def checked(self, result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
+        """What each check of a run came to."""
+        return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
+
+    def check(self) -> dict[str, dg.AssetCheckEvaluation]:
+        """Run the checks by themselves, over all days."""
+        definitions = dg.Definitions(
+            assets=ALL, asset_checks=[checks.reconciliation], resources=self.resources, jobs=[automation.morning_checks]
+        )
+        job = definitions.resolve_job_def("morning_checks")
+        return self.checked(job.execute_in_process(instance=self.instance))
 
     def error(self, result: dg.ExecuteInProcessResult) -> str:
         """What the step that failed said."""

@@ -1,0 +1,130 @@
+"""What must hold of the stored users, checked after every run for its days, and for all days every morning.
+
+The statements are in `tables`. A check reads; it never mends.
+"""
+
+import datetime as dt
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import dagster as dg
+
+from user_processing import tables
+from user_processing.assets import day_ranges, days, stored_users
+from user_processing.resources.day_files import DayFiles
+from user_processing.resources.postgres import Postgres
+
+DEADLINE_HOURS = 6
+"""Hours (UTC) after the end of a day at which it has to be stored."""
+
+_FAILS = dg.AssetCheckSeverity.ERROR
+_WARNS = dg.AssetCheckSeverity.WARN
+_CHUNK = 1024 * 1024  # bytes
+
+_CHECKS: Mapping[str, tuple[dg.AssetCheckSeverity, str]] = {
+    "rows_match_ledger": (_FAILS, "Each day has as many rows as the ledger says."),
+    "files_match_ledger": (_FAILS, "The CSV of each day, where it is still there, is the one that the ledger names."),
+    "newest_day_stored": (
+        _FAILS,
+        f"The newest day that ended {DEADLINE_HOURS} hours ago is stored; older days do not count.",
+    ),
+    "days_without_gaps": (_WARNS, "No day is missing between the first and the last one stored."),
+    "nothing_rejected": (_WARNS, "No record is in quarantine."),
+    "emails_well_formed": (_WARNS, "Every e-mail address has a part before and a domain after its @."),
+    "usernames_well_formed": (_WARNS, "No user name is empty or holds white space."),
+}
+
+
+@dg.multi_asset_check(
+    specs=[dg.AssetCheckSpec(name, asset=stored_users, description=text) for name, (_, text) in _CHECKS.items()],
+)
+def reconciliation(
+    context: dg.AssetCheckExecutionContext, postgres: Postgres, day_files: DayFiles
+) -> Iterator[dg.AssetCheckResult]:
+    """Rows, ledger, quarantine and files of the days against each other."""
+    chosen = _days_of_run(context.run.tags)
+    with postgres.transaction() as connection:
+        counts = tables.count(connection, chosen)
+        ledger = tables.ledger(connection, chosen)
+        every = sorted(tables.ledger(connection, None)) if chosen is not None else sorted(ledger)
+
+    different = [day for day in sorted({*counts, *ledger}) if _rows(counts, day) != _ledger_rows(ledger, day)]
+    yield _result(
+        "rows_match_ledger",
+        different,
+        rows=sum(count.rows for count in counts.values()),
+        ledger=sum(load.rows for load in ledger.values()),
+    )
+    found = {day: digest for day in ledger if (digest := _digest(day_files, day))}
+    yield _result(
+        "files_match_ledger",
+        [day for day, digest in found.items() if digest != ledger[day].csv_sha256],
+        files=len(found),
+    )
+    due = _newest_due_day(dt.datetime.now(dt.UTC))
+    yield _result("newest_day_stored", [due] if due and due not in every else [], stored=len(every))
+    yield _result("days_without_gaps", _gaps(every), stored=len(every))
+    for name, field in (
+        ("nothing_rejected", "rejected"),
+        ("emails_well_formed", "bad_emails"),
+        ("usernames_well_formed", "bad_usernames"),
+    ):
+        bad = {day: getattr(count, field) for day, count in counts.items() if getattr(count, field)}
+        yield _result(name, sorted(bad), records=sum(bad.values()))
+
+
+def _result(name: str, failing: Sequence[dt.date], **numbers: int) -> dg.AssetCheckResult:
+    severity, text = _CHECKS[name]
+    return dg.AssetCheckResult(
+        check_name=name,
+        asset_key=stored_users.key,
+        passed=not failing,
+        severity=severity,
+        description=f"{text} Not so for {day_ranges(failing)}." if failing else None,
+        metadata={"days": len(failing), **numbers},
+    )
+
+
+def _days_of_run(tags: Mapping[str, str]) -> list[dt.date] | None:
+    """The days of the run that the checks belong to; None, all of them, for a run of the checks alone."""
+    first = tags.get("dagster/partition") or tags.get("dagster/asset_partition_range_start")
+    last = tags.get("dagster/partition") or tags.get("dagster/asset_partition_range_end")
+    if not first or not last:
+        return None
+    start, end = dt.date.fromisoformat(first), dt.date.fromisoformat(last)
+    return [start + dt.timedelta(days=number) for number in range((end - start).days + 1)]
+
+
+def _newest_due_day(now: dt.datetime) -> dt.date | None:
+    with dg.partition_loading_context(effective_dt=now - dt.timedelta(hours=DEADLINE_HOURS)):
+        key = days.get_last_partition_key()
+    return dt.date.fromisoformat(key) if key else None
+
+
+def _rows(counts: Mapping[dt.date, tables.Counts], day: dt.date) -> int:
+    return counts[day].rows if day in counts else 0
+
+
+def _ledger_rows(ledger: Mapping[dt.date, tables.Load], day: dt.date) -> int:
+    return ledger[day].rows if day in ledger else 0
+
+
+def _gaps(stored: Sequence[dt.date]) -> list[dt.date]:
+    if not stored:
+        return []
+    there = set(stored)
+    span = (stored[0] + dt.timedelta(days=number) for number in range((stored[-1] - stored[0]).days))
+    return [day for day in span if day not in there]
+
+
+def _digest(day_files: DayFiles, day: dt.date) -> str | None:
+    """SHA-256 of the day's CSV, or None where it has been cleared away."""
+    try:
+        file = day_files.csv(day.isoformat()).open("rb")
+    except FileNotFoundError:
+        return None
+    digest = hashlib.sha256()
+    with file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
