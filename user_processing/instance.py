@@ -1,17 +1,26 @@
-"""Dagster's own storage: the Postgres of `DAGSTER_POSTGRES_URL`, or else the embedded one.
+"""Two parts of Dagster's instance, named in `dagster.yaml`: its storage, and the launcher of its runs.
 
-Named in `dagster.yaml`. Dagster's configuration has no way to say "this variable, or else that".
+The storage is the Postgres of `DAGSTER_POSTGRES_URL`, or else the embedded one: Dagster's configuration has no way
+to say "this variable, or else that". The launcher is Dagster's own, and can answer whether a run's process lives.
 """
 
+import json
 import os
 from typing import Self
 
 import sqlalchemy
 from dagster._config.config_schema import UserConfigSchema
-from dagster._serdes import ConfigurableClassData
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster._serdes import ConfigurableClassData, deserialize_value
 from dagster_postgres import DagsterPostgresStorage
 
 from user_processing.embedded import postgres as embedded
+
+_THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 
 
 class InstanceStorage(DagsterPostgresStorage):
@@ -28,6 +37,36 @@ class InstanceStorage(DagsterPostgresStorage):
         del config_value
         url = os.environ.get("DAGSTER_POSTGRES_URL") or embedded.dsn("dagster")
         return cls(_with_driver(url), inst_data=inst_data)
+
+
+class WatchedRunLauncher(DefaultRunLauncher):
+    """Starts runs as Dagster does by default, in processes of the code server, and can tell whether one lives.
+
+    Dagster's own cannot: a run whose code server was killed stays STARTED until its maximum runtime.
+    """
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """True: the monitoring daemon asks."""
+        return True
+
+    def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Ask the code server that started the run whether it still has it."""
+        client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
+        if client is None:
+            # Started by a command line, not by this launcher.
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        server = json.loads(run.tags[GRPC_INFO_TAG])
+        try:
+            answer = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id))
+        except DagsterUserCodeUnreachableError:
+            if "socket" in server or server["host"] in _THIS_MACHINE:
+                return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The code server that started the run is gone.")
+            # Another machine: the network may be what is gone.
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if deserialize_value(answer, CanCancelExecutionResult).can_cancel:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The code server knows nothing of the run.")
 
 
 def _with_driver(url: str) -> str:

@@ -1,27 +1,15 @@
 """The README's commands, as they stand there, in a checkout of their own that nothing is configured for."""
 
-import contextlib
 import datetime as dt
-import json
-import os
 import re
-import shutil
 import signal
-import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import psycopg2
 import pytest
 
-import user_processing
-from user_processing.embedded import postgres as embedded
-from user_processing_tests.conftest import Row
+from user_processing_tests.checkout import ROOT, Checkout, get, wait_for
 
-ROOT = Path(user_processing.__file__).parents[1]
 ONE_SHOT = [
     "dagster asset materialize -m user_processing --select '*' --partition 2023-01-01",
     "dagster asset materialize -m user_processing --select '*' --partition-range 2023-01-01...2023-01-31",
@@ -34,74 +22,7 @@ BESIDE_DEV = [
     "dagster job backfill -w workspace.yaml -j user_processing --from 2023-04-02 --to 2023-04-03 --noprompt",
 ]
 
-pytestmark = pytest.mark.xdist_group("checkout")
-
-PARTS = ["user_processing", "dagster.yaml", "workspace.yaml", "pyproject.toml", "Makefile", ".env.example"]
-
-
-class Checkout:
-    """A copy of the project, with the environment that `make` has built for the original."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for part in PARTS:
-            source = ROOT / part
-            copy = shutil.copytree if source.is_dir() else shutil.copy2
-            copy(source, folder / part)
-        (folder / ".venv").symlink_to(ROOT / ".venv", target_is_directory=True)
-        known = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "USER", "MAKE"))}
-        self.environment = {
-            **known,
-            "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(folder),
-            "PWD": str(folder),
-        }
-
-    def run(self, command: str, **environment: str) -> str:
-        """Run a command line that has to succeed; returns all that it printed."""
-        finished = self.try_to(command, **environment)
-        assert finished.returncode == 0, finished.stdout
-        return finished.stdout
-
-    def try_to(self, command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self.environment | environment,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def start(self, command: str, log: Path) -> "subprocess.Popen[bytes]":
-        with log.open("wb") as output:
-            return subprocess.Popen(
-                ["bash", "-c", f"exec {command}"],
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def query(self, statement: str) -> list[Row]:
-        dsn = embedded.dsn("users", self.folder / ".local" / "postgres")
-        connection = psycopg2.connect(dsn)
-        try:
-            with connection, connection.cursor() as cursor:
-                cursor.execute(statement)
-                return cursor.fetchall()
-        finally:
-            connection.close()
-
-    def days(self) -> list[str]:
-        """The days that are stored, oldest first; none while there is no table."""
-        if self.query("SELECT to_regclass('user_loads')") == [(None,)]:
-            return []
-        return [day for (day,) in self.query("SELECT partition_date::text FROM user_loads ORDER BY 1")]
+pytestmark = pytest.mark.xdist_group("commands")
 
 
 @pytest.fixture(scope="module")
@@ -110,26 +31,6 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     checkout.run("make .env")
     yield checkout
     checkout.run("python -m user_processing stop")
-
-
-def wait_for(condition: Callable[[], object], *, seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.2)
-
-
-def get(url: str, query: str | None = None) -> Any:  # noqa: ANN401
-    body = json.dumps({"query": query}).encode() if query else None
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"} if body else {})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
-
-
-def answers(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        return bool(get(f"http://127.0.0.1:{port}/server_info"))
-    return False
 
 
 def readme_commands() -> list[str]:
@@ -207,36 +108,20 @@ def test_make_help_lists_every_target(checkout: Checkout) -> None:
 
 
 def test_beside_a_running_dagster_dev_a_job_and_a_backfill_are_launched(checkout: Checkout, tmp_path: Path) -> None:
-    log = tmp_path / "dev.log"
-    dev = checkout.start(f"{DEV[0]} --port 38517", log)
-    try:
-        wait_for(lambda: answers(38517))
+    with checkout.serving(DEV[0], tmp_path / "dev.log") as dev:
         for command in BESIDE_DEV:
             checkout.run(command)
         wait_for(lambda: {"2023-04-01", "2023-04-02", "2023-04-03"} <= set(checkout.days()))
         # One instance: the UI knows of runs that were made by other commands before it was opened.
-        runs = get("http://127.0.0.1:38517/graphql", "{ runsOrError { ... on Runs { results { status jobName } } } }")
+        runs = get(f"{dev.url}/graphql", "{ runsOrError { ... on Runs { results { status jobName } } } }")
         assert len(runs["data"]["runsOrError"]["results"]) > 3
-        # Killed, not stopped.
-        os.killpg(dev.pid, signal.SIGKILL)
-    finally:
-        if dev.poll() is None:
-            os.killpg(dev.pid, signal.SIGKILL)
-        dev.wait()
+        dev.kill(signal.SIGKILL)
     checkout.run("dagster asset materialize -m user_processing --select '*' --partition 2023-04-04")
     assert "2023-04-04" in checkout.days()
 
 
 def test_dg_dev_serves_the_same_project(checkout: Checkout, tmp_path: Path) -> None:
-    log = tmp_path / "dev.log"
-    dev = checkout.start(f"{DEV[1]} --port 38518", log)
-    try:
-        wait_for(lambda: answers(38518))
-        said = get("http://127.0.0.1:38518/graphql", "{ assetNodes { assetKey { path } } }")
+    with checkout.serving(DEV[1], tmp_path / "dev.log") as dev:
+        said = get(f"{dev.url}/graphql", "{ assetNodes { assetKey { path } } }")
         assert len(said["data"]["assetNodes"]) == 4
-        os.killpg(dev.pid, signal.SIGINT)
-        assert dev.wait() == 0
-    finally:
-        if dev.poll() is None:
-            os.killpg(dev.pid, signal.SIGKILL)
-            dev.wait()
+        assert dev.kill(signal.SIGINT) == 0

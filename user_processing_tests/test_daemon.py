@@ -1,0 +1,91 @@
+"""What Dagster's daemon makes of runs whose processes die, on the real daemon."""
+
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from user_processing_tests.checkout import Checkout, Serving, get, wait_for
+from user_processing_tests.conftest import RecordedApi
+
+pytestmark = pytest.mark.xdist_group("daemon")
+
+RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
+PIDS = '{ logsForRun(runId: "%s") { ... on EventConnection { events { ... on MessageEvent { message } } } } }'
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    checkout = Checkout(tmp_path)
+    checkout.run("make .env")
+    yield checkout
+    checkout.run("python -m user_processing stop")
+
+
+class Blocking:
+    """Holds the API's answers back until it is told to let them go."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, query: dict[str, str], page: dict[str, Any]) -> object:
+        if query["seed"] in {"2023-05-01", "2023-05-02"}:
+            self.asked.set()
+            self.go.wait()
+        return page
+
+
+def runs(dev: Serving, day: str) -> dict[str, str]:
+    """The runs of a day, newest first, with their status."""
+    found = get(f"{dev.url}/graphql", RUNS)["data"]["runsOrError"]["results"]
+    return {run["runId"]: run["status"] for run in found if {"key": "dagster/partition", "value": day} in run["tags"]}
+
+
+def launch(checkout: Checkout, day: str) -> None:
+    tags = json.dumps({"dagster/partition": day})
+    checkout.run(f"dagster job launch -w workspace.yaml -j user_processing --tags '{tags}'")
+
+
+def kill_worker(dev: Serving, run: str) -> None:
+    messages = get(f"{dev.url}/graphql", PIDS % run)["data"]["logsForRun"]["events"]
+    (pid,) = re.findall(r"Started process for run \(pid: (\d+)\)", json.dumps(messages))
+    os.kill(int(pid), signal.SIGKILL)
+
+
+def test_a_killed_run_is_marked_failed_and_its_day_is_stored_by_the_retry(
+    checkout: Checkout, recorded_api: RecordedApi, tmp_path: Path
+) -> None:
+    environment = {"USER_API_URL": recorded_api.url, "USERS_PER_DAY": "20"}
+
+    with checkout.serving("dagster dev", tmp_path / "dev.log", **environment) as dev:
+        recorded_api.tamper = blocking = Blocking()
+        launch(checkout, "2023-05-01")
+        assert blocking.asked.wait(60)
+        (killed,) = runs(dev, "2023-05-01")
+        kill_worker(dev, killed)
+        wait_for(lambda: runs(dev, "2023-05-01")[killed] == "FAILURE")
+        blocking.go.set()
+        wait_for(lambda: "SUCCESS" in runs(dev, "2023-05-01").values())
+
+        # As a machine that loses power: the run's process, the code server, the daemon, the webserver.
+        recorded_api.tamper = blocking = Blocking()
+        launch(checkout, "2023-05-02")
+        assert blocking.asked.wait(60)
+        (killed,) = runs(dev, "2023-05-02")
+        kill_worker(dev, killed)
+        dev.kill(signal.SIGKILL)
+    blocking.go.set()
+    with checkout.serving("dagster dev", tmp_path / "again.log", **environment) as dev:
+        wait_for(lambda: runs(dev, "2023-05-02")[killed] == "FAILURE")
+        wait_for(lambda: "SUCCESS" in runs(dev, "2023-05-02").values())
+    assert checkout.query(
+        "SELECT partition_date::text, count(*), count(DISTINCT email) FROM users "
+        "WHERE partition_date >= '2023-05-01' AND partition_date <= '2023-05-02' GROUP BY 1 ORDER BY 1"
+    ) == [("2023-05-01", 20, 20), ("2023-05-02", 20, 20)]
