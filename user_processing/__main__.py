@@ -14,6 +14,7 @@ import dagster as dg
 from dotenv import load_dotenv
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from user_processing import variables
 from user_processing.embedded import postgres as embedded
 from user_processing.resources.postgres import Postgres
 
@@ -25,16 +26,16 @@ def show() -> None:
     """Print rows per day and country, and what to type next. No column that names or could open anything is read."""
     import pandas as pd  # noqa: PLC0415 - half a second that the other commands need not wait for
 
-    postgres = Postgres(url=os.environ.get("USERS_POSTGRES_URL") or None)
+    postgres = Postgres()
     with postgres.transaction() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('users') IS NOT NULL")
         if cursor.fetchone() != (True,):
-            _print(f"There is no table users yet in {postgres.address}. `make run` makes it.")
+            _print(f"There is no table users yet in {postgres.address} `make run` makes it.")
             return
         cursor.execute("SELECT partition_date, country, count(*) FROM users GROUP BY partition_date, country")
         counts = pd.DataFrame(cursor.fetchall(), columns=["day", "country", "users"])
     counts["day"] = counts["day"].map(lambda day: day or "no day")
-    _print(f"{counts['users'].sum():,} users of {counts['day'].nunique():,} days are in {postgres.address}.")
+    _print(f"{counts['users'].sum():,} users of {counts['day'].nunique():,} days are in {postgres.address}")
     if counts.empty:
         return
     table = counts.pivot_table(index="day", columns="country", values="users", aggfunc="sum", fill_value=0, sort=True)
@@ -59,7 +60,7 @@ def show() -> None:
 
 def psql() -> int:
     """Run psql on the users' database; returns its exit code."""
-    url = os.environ.get("USERS_POSTGRES_URL")
+    url = variables.service("USERS_POSTGRES_URL")
     program = "psql" if url else str(embedded.binary("psql"))
     dsn = parse_dsn(url or embedded.dsn("users"))
     # Everybody can read a command line.

@@ -101,7 +101,7 @@ def users_table(context: dg.AssetExecutionContext, postgres: Postgres) -> dg.Mat
 
     A `users` table that the Airflow pipeline filled is taken over as it is; its rows belong to no day.
     """
-    context.log.info(f"users are kept in {postgres.address}{_hint(postgres.url, 'USERS_POSTGRES_URL')}")
+    context.log.info(f"users are kept in {postgres.address}")
     with postgres.transaction() as connection:
         try:
             name = tables.create_tables(connection)
@@ -126,13 +126,13 @@ def raw_user(
 
     The day is the API's seed, so a day fetched again is the same day.
     """
-    asked = user_api.users_per_day if config.users_per_day is None else config.users_per_day
+    asked = user_api.users_asked if config.users_per_day is None else config.users_per_day
     try:
         sizes = list(enumerate(users.page_sizes(asked), start=1))
     except ValueError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
     since = _start_of_first_try(context)
-    context.log.info(f"users come from {user_api.address}{_hint(user_api.url, 'USER_API_URL')}")
+    context.log.info(f"users come from {user_api.address}")
     stopping = threading.Event()
 
     def fetch(day: str, page: int, results: int) -> PageFile:
@@ -340,10 +340,6 @@ class _Progress:
 
     def day_done(self) -> None:
         self._days_done += 1
-
-
-def _hint(url: str | None, variable: str) -> str:
-    return "" if url else f". Set {variable} to use another."
 
 
 def _start_of_first_try(context: dg.AssetExecutionContext) -> float | None:

@@ -5,7 +5,6 @@ to say "this variable, or else that". The launcher is Dagster's own, and can ans
 """
 
 import json
-import os
 from typing import Self
 
 import sqlalchemy
@@ -18,6 +17,7 @@ from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionRes
 from dagster._serdes import ConfigurableClassData, deserialize_value
 from dagster_postgres import DagsterPostgresStorage
 
+from user_processing import variables
 from user_processing.embedded import postgres as embedded
 
 _THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
@@ -35,7 +35,7 @@ class InstanceStorage(DagsterPostgresStorage):
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: object) -> Self:
         """Called by Dagster in every process that has an instance."""
         del config_value
-        url = os.environ.get("DAGSTER_POSTGRES_URL") or embedded.dsn("dagster")
+        url = variables.service("DAGSTER_POSTGRES_URL") or embedded.dsn("dagster")
         return cls(_with_driver(url), inst_data=inst_data)
 
 

@@ -87,7 +87,7 @@ class Checkout:
         try:
             with connection, connection.cursor() as cursor:
                 cursor.execute(statement)
-                return cursor.fetchall()
+                return cursor.fetchall() if cursor.description else []
         finally:
             connection.close()
 

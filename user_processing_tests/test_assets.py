@@ -208,10 +208,10 @@ def test_a_day_with_too_many_bad_records_fails_and_keeps_what_was_stored(
 
 @pytest.mark.parametrize(
     ("max_rejected", "bad", "success"),
-    [("0.5", 2, True), ("0.5", 3, False), ("1", 4, False), ("0", 0, True), ("0", 1, False)],
+    [(0.5, 2, True), (0.5, 3, False), (1, 4, False), (0, 0, True), (0, 1, False)],
 )
 def test_how_many_bad_records_a_day_may_have_is_configured(  # noqa: PLR0913
-    pipeline: Pipeline, recorded_api: RecordedApi, query: Query, max_rejected: str, bad: int, *, success: bool
+    pipeline: Pipeline, recorded_api: RecordedApi, query: Query, max_rejected: float, bad: int, *, success: bool
 ) -> None:
     """Of four; a day of which no record is left fails in any case."""
 
@@ -243,8 +243,7 @@ def test_the_password_column_holds_what_was_configured(
     ("records", "said"),
     [
         (UserRecords(passwords="md5"), "USERS_PASSWORDS is 'md5'; it can be plain, sha256, drop."),
-        (UserRecords(max_rejected="1%"), "USERS_MAX_REJECTED is '1%'; it is a share, from 0 to 1"),
-        (UserRecords(max_rejected="2"), "USERS_MAX_REJECTED is '2'"),
+        (UserRecords(max_rejected=2), "USERS_MAX_REJECTED is '2.0'; it is a share, from 0 to 1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(pipeline: Pipeline, records: UserRecords, said: str) -> None:

@@ -74,7 +74,7 @@ print(dg.serialize_value(RepositorySnap.from_def(defs.get_repository_def())))
         capture_output=True,
         text=True,
     ).stdout
-    assert all(name in snapshot for name in secrets)
+    assert all(name in snapshot for name in secrets), "the descriptions of the fields name the variables"
     assert "canary" not in snapshot
 
 

@@ -24,6 +24,8 @@ import msgspec
 from pydantic import Field, PrivateAttr
 from upath import UPath
 
+from user_processing import variables
+
 Account = TypeVar("Account")
 
 
@@ -42,15 +44,15 @@ class DayFiles(dg.ConfigurableResource[Any]):
     url: str | None = Field(
         default=None,
         description="Root of the files: a local path or a URL that fsspec knows, such as s3://bucket/users. "
-        "Without it: the folder `days` in the instance's storage.",
+        "Without it: USERS_FILES_URL, or else the folder `days` in the instance's storage.",
     )
     _root: UPath = PrivateAttr()
 
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["DayFiles"]:
         """Find the root; nothing is opened or created yet."""
-        if self.url:
-            self._root = UPath(self.url)
+        if url := self.url or variables.text("USERS_FILES_URL"):
+            self._root = UPath(url)
         elif context.instance is not None and not context.instance.is_ephemeral:
             self._root = UPath(context.instance.storage_directory(), "days").absolute()
         else:

@@ -16,6 +16,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg
 from psycopg2.extensions import parse_dsn
 from pydantic import Field, PrivateAttr
 
+from user_processing import variables
 from user_processing.embedded import postgres as embedded
 
 # Classes of SQLSTATE after which the same statement may succeed: connection exception, transaction rollback,
@@ -51,7 +52,7 @@ class Postgres(dg.ConfigurableResource[Any]):
     url: str | None = Field(
         default=None,
         description="libpq connection string: postgresql://user@host/database?… or key=value pairs. "
-        "Without it: the embedded Postgres.",
+        "Without it: USERS_POSTGRES_URL, or else the embedded Postgres.",
     )
     _connection: Connection | None = PrivateAttr(default=None)
 
@@ -75,19 +76,23 @@ class Postgres(dg.ConfigurableResource[Any]):
         """
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = psycopg2.connect(self.url or embedded.dsn("users"))
+                self._connection = psycopg2.connect(self._url() or embedded.dsn("users"))
             with self._connection as connection:
                 yield connection
         except psycopg2.Error as error:
-            raise _told(error, self.url) from None
+            raise _told(error, self._url()) from None
 
     @property
     def address(self) -> str:
         """Where the database is, for people to read: host, port and name."""
-        if self.url is None:
-            return f"the embedded Postgres in {embedded.FOLDER}"
-        dsn = _parsed(self.url)
+        url = self._url()
+        if url is None:
+            return f"the embedded Postgres in {embedded.FOLDER}. Set USERS_POSTGRES_URL to use another."
+        dsn = _parsed(url)
         return f"{dsn.get('host', 'localhost')}:{dsn.get('port', 5432)}/{dsn.get('dbname', '')}"
+
+    def _url(self) -> str | None:
+        return self.url or variables.service("USERS_POSTGRES_URL")
 
 
 def _parsed(url: str) -> dict[str, str]:

@@ -5,21 +5,22 @@ from typing import Any, get_args
 import dagster as dg
 from pydantic import Field
 
+from user_processing import variables
 from user_processing.users import Passwords
 
 
 class UserRecords(dg.ConfigurableResource[Any]):
     """How records become rows."""
 
-    # Text, since that is what a variable holds when Dagster passes it on by name.
-    passwords: str = Field(
-        default="plain",
+    passwords: str | None = Field(
+        default=None,
         description="What the password column holds: `plain`, the password; `sha256`, the API's salted digest of it; "
-        "`drop`, nothing.",
+        "`drop`, nothing. Without it: USERS_PASSWORDS, or else `plain`.",
     )
-    max_rejected: str = Field(
-        default="0.01",
-        description="Share of a day's records, from 0 to 1, that may break the API's contract before the day fails.",
+    max_rejected: float | None = Field(
+        default=None,
+        description="Share of a day's records, from 0 to 1, that may break the API's contract before the day fails. "
+        "Without it: USERS_MAX_REJECTED, or else 0.01.",
     )
 
     @property
@@ -29,10 +30,11 @@ class UserRecords(dg.ConfigurableResource[Any]):
         Raises:
             dagster.Failure: it is none of the three words.
         """
+        wanted = self.passwords or variables.text("USERS_PASSWORDS") or "plain"
         for choice in get_args(Passwords):
-            if self.passwords == choice:
+            if wanted == choice:
                 return choice  # type: ignore[no-any-return]
-        message = f"USERS_PASSWORDS is {self.passwords!r}; it can be {', '.join(get_args(Passwords))}."
+        message = f"USERS_PASSWORDS is {wanted!r}; it can be {', '.join(get_args(Passwords))}."
         raise dg.Failure(message, allow_retries=False)
 
     @property
@@ -42,11 +44,12 @@ class UserRecords(dg.ConfigurableResource[Any]):
         Raises:
             dagster.Failure: it is no number from 0 to 1.
         """
+        wanted = variables.text("USERS_MAX_REJECTED") or "0.01" if self.max_rejected is None else str(self.max_rejected)
         try:
-            share = float(self.max_rejected)
+            share = float(wanted)
         except ValueError:
             share = -1.0
         if 0 <= share <= 1:
             return share
-        message = f"USERS_MAX_REJECTED is {self.max_rejected!r}; it is a share, from 0 to 1, such as 0.01."
+        message = f"USERS_MAX_REJECTED is {wanted!r}; it is a share, from 0 to 1, such as 0.01."
         raise dg.Failure(message, allow_retries=False)

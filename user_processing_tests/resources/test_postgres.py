@@ -136,7 +136,7 @@ def test_a_password_in_a_file_is_found_by_libpq(
     [
         ("postgresql://u:canary@db.example:6543/users?sslmode=require", "db.example:6543/users"),
         ("host=/run/postgresql dbname=users", "/run/postgresql:5432/users"),
-        (None, f"the embedded Postgres in {embedded.FOLDER}"),
+        (None, f"the embedded Postgres in {embedded.FOLDER}. Set USERS_POSTGRES_URL to use another."),
     ],
 )
 def test_the_address_is_for_people_to_read(url: str | None, address: str) -> None:
