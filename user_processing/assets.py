@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
 import dagster as dg
 import msgspec
@@ -30,6 +31,8 @@ GROUP = "user_processing"
 OWNERS = ["team:data-engineering"]
 # One run for all the days of a backfill. A run per day would pay for a process and its events every time.
 ONE_RUN = dg.BackfillPolicy.single_run()
+
+Metadata: TypeAlias = Mapping[str, int | float | str]
 
 _SECONDS_BETWEEN_REPORTS = 10.0
 
@@ -147,7 +150,7 @@ def raw_user(
         fetching: dict[str, list[Future[PageFile]]] = {}
         coming = iter(days_of(context))
 
-        def gather(day: str, progress: Callable[[int], None]) -> Mapping[str, int]:
+        def gather(day: str, progress: Callable[[int], None]) -> Metadata:
             # Some days ahead: with one page a day the connections would wait for each other otherwise.
             for ahead in itertools.islice(coming, user_api.concurrency + 1 - len(fetching)):
                 fetching[ahead] = [pool.submit(fetch, ahead, page, size) for page, size in sizes]
@@ -184,7 +187,7 @@ def processed_user_csv(
     passwords = user_records.password_column
     largest_share = user_records.largest_rejected_share
 
-    def process(day: str, progress: Callable[[int], None]) -> Mapping[str, int]:
+    def process(day: str, progress: Callable[[int], None]) -> Metadata:
         pages = day_files.account(day_files.pages(day), DayOfPages, day=day, asset="raw_user")
         digest = hashlib.sha256()
         rows = size = 0
@@ -221,7 +224,7 @@ def stored_users(
 ) -> dg.MaterializeResult[None]:
     """Every user of the day, in the table `users`. Running a day again replaces that day."""
 
-    def store(day: str, progress: Callable[[int], None]) -> Mapping[str, int]:
+    def store(day: str, progress: Callable[[int], None]) -> Metadata:
         load = day_files.account(day_files.users(day), tables.Load, day=day, asset="processed_user_csv")
         csv_path = day_files.csv(day)
         try:
@@ -230,10 +233,11 @@ def stored_users(
                 postgres.transaction() as connection,
             ):
                 tables.replace_day(connection, dt.date.fromisoformat(day), csv, load, run_id=context.run.run_id)
+                table = tables.full_name(connection)
         except tables.LoadError as error:
             raise MissingFileError(day, csv_path, f"is not whole: {error}", "processed_user_csv") from None
         progress(load.rows)
-        return {"dagster/row_count": load.rows, "rejected": len(load.rejected)}
+        return {"dagster/row_count": load.rows, "rejected": len(load.rejected), "dagster/relation_identifier": table}
 
     return day_by_day(context, store)
 
@@ -257,7 +261,7 @@ def days_of(context: dg.AssetExecutionContext) -> list[str]:
 
 
 def day_by_day(
-    context: dg.AssetExecutionContext, work: Callable[[str, Callable[[int], None]], Mapping[str, int]]
+    context: dg.AssetExecutionContext, work: Callable[[str, Callable[[int], None]], Metadata]
 ) -> dg.MaterializeResult[None]:
     """Do the work of each day of the run, and report each day by itself.
 
@@ -272,7 +276,7 @@ def day_by_day(
         dagster.Failure: names the days that are not done.
     """
     wanted = days_of(context)
-    done: dict[str, Mapping[str, int | float]] = {}
+    done: dict[str, Metadata] = {}
     failed: dict[str, dg.Failure] = {}
     progress = _Progress(context.log.info, len(wanted))
     try:

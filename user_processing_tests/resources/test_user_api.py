@@ -295,8 +295,10 @@ def context() -> dg.InitResourceContext:
 
 
 @pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback is reached directly, whatever the machine's settings."""
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback is reached directly, and no API is configured, whatever the machine's settings."""
+    monkeypatch.delenv("USER_API_URL", raising=False)
+    monkeypatch.delenv("USERS_EMBEDDED", raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
