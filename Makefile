@@ -7,6 +7,9 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check 
 NEWEST_DAY = $(shell $(PYTHON) -c 'import datetime as dt; print(dt.datetime.now(dt.timezone.utc).date() - dt.timedelta(1))')
 DAY ?= $(NEWEST_DAY)
 PORT ?= 8000
+UI_PORT ?= 3000
+# Leaves Dagster's debug events to the UI.
+QUIET := {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 ifdef FROM
 TO ?= $(NEWEST_DAY)
 DAYS = --partition-range $(FROM)...$(TO)
@@ -21,14 +24,14 @@ help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 run: .venv/installed .env ## Take a day from the API to Postgres: the newest, DAY=2023-01-01, or FROM=2023-01-01 TO=2023-01-31
-	@$(BIN)/python -W ignore -m dagster asset materialize -m user_processing --select '*' $(DAYS)
+	@$(BIN)/python -W ignore -m dagster asset materialize -m user_processing --select '*' $(DAYS) --config-json '$(QUIET)'
 	@$(BIN)/python -m user_processing show
 
 show: .venv/installed .env ## Show what is in the table: rows per day and country
 	@$(BIN)/python -m user_processing show
 
-dev: .venv/installed .env ## Open the UI on http://127.0.0.1:3000, with the schedule and the sensor running
-	@$(BIN)/dagster dev
+dev: .venv/installed .env ## Open the UI on http://127.0.0.1:3000 (UI_PORT), with the schedule and the sensor running
+	@$(BIN)/dagster dev --port $(UI_PORT)
 
 api: .venv/installed ## Run the stand-in for the API by itself, on PORT (8000)
 	@$(BIN)/python -m user_processing.embedded.api --port $(PORT)

@@ -300,6 +300,7 @@ def day_by_day(
                 context.add_asset_metadata(metadata, partition_key=day)
             else:
                 context.log_event(dg.AssetMaterialization(context.asset_key, partition=day, metadata=dict(metadata)))
+    progress.report()
     if failed:
         raise _days_failed(wanted, done, failed)
     return dg.MaterializeResult()
@@ -336,14 +337,16 @@ class _Progress:
 
     def rows(self, count: int) -> None:
         self._rows += count
-        now = time.monotonic()
-        if now - self._said >= _SECONDS_BETWEEN_REPORTS:
-            self._said = now
-            rate = self._rows / (now - self._started)
-            self._say(f"{self._days_done:,} of {self._days:,} days done, {self._rows:,} users, {rate:,.0f} a second")
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_REPORTS:
+            self.report()
 
     def day_done(self) -> None:
         self._days_done += 1
+
+    def report(self) -> None:
+        self._said = time.monotonic()
+        rate = self._rows / max(self._said - self._started, 0.001)
+        self._say(f"{self._days_done:,} of {self._days:,} days done, {self._rows:,} users, {rate:,.0f} a second")
 
 
 def _start_of_first_try(context: dg.AssetExecutionContext) -> float | None:

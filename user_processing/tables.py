@@ -3,9 +3,13 @@
 Functions of an open transaction; who opens and commits it is not known here. A day is named by a `date`.
 """
 
+import contextlib
 import datetime as dt
 import hashlib
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from types import TracebackType
 from typing import BinaryIO
 
 import msgspec
@@ -119,6 +123,12 @@ def create_tables(connection: Connection) -> str:
             cursor.execute(_CREATE_LOADS)
         if not _columns(connection, "rejected_users"):
             cursor.execute(_CREATE_REJECTED)
+    return full_name(connection)
+
+
+def full_name(connection: Connection) -> str:
+    """The full name of `users`, which has to be there: database.schema.table."""
+    with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_database(), relnamespace::regnamespace FROM pg_class WHERE oid = 'users'::regclass"
         )
@@ -157,7 +167,8 @@ def replace_day(connection: Connection, day: dt.date, csv: BinaryIO, load: Load,
         cursor.execute("DELETE FROM users WHERE partition_date = %s", [day])
         cursor.execute("SELECT set_config('user_processing.partition_date', %s, true)", [day.isoformat()])
         digesting = _Digesting(csv)
-        cursor.copy_expert(_COPY_USERS, digesting, size=_COPY_CHUNK)
+        with _no_last_words():
+            cursor.copy_expert(_COPY_USERS, digesting, size=_COPY_CHUNK)
         if (cursor.rowcount, digesting.sha256.hexdigest()) != (load.rows, load.csv_sha256):
             message = (
                 f"the CSV holds {cursor.rowcount:,} rows with sha256 {digesting.sha256.hexdigest()[:12]}…, "
@@ -223,6 +234,28 @@ def ledger(connection: Connection, days: Sequence[dt.date] | None) -> dict[dt.da
             {"days": None if days is None else list(days)},
         )
         return {day: Load(users_asked, rows, digest) for day, users_asked, rows, digest in cursor.fetchall()}
+
+
+@contextlib.contextmanager
+def _no_last_words() -> Iterator[None]:
+    """Keep psycopg2 from printing, in this thread, why the server ended the connection in the middle of COPY.
+
+    Two errors come then; psycopg2 raises the second and gives the first to `sys.excepthook`. It quotes a row.
+    """
+    hook, thread, copying = sys.excepthook, threading.get_ident(), True
+
+    def others_only(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not copying or threading.get_ident() != thread:
+            hook(kind, error, trace)
+
+    sys.excepthook = others_only
+    try:
+        yield
+    finally:
+        copying = False
+        # Another thread may have put its own on top; that one asks this one then.
+        if sys.excepthook is others_only:
+            sys.excepthook = hook
 
 
 class _Digesting:

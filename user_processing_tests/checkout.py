@@ -61,12 +61,12 @@ class Checkout:
 
     @contextlib.contextmanager
     def serving(self, command: str, log: Path, **environment: str) -> Iterator["Serving"]:
-        """Run `dagster dev` or `dg dev`; when the block ends, nothing of it is left."""
+        """Run `dagster dev` or `dg dev` on a free port; when the block ends, nothing of it is left."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {command} --port {port}"],
+                ["bash", "-c", f"exec {command.format(port=port)}"],
                 cwd=self.folder,
                 env=self.environment | environment,
                 stdin=subprocess.DEVNULL,

@@ -108,7 +108,7 @@ def test_make_help_lists_every_target(checkout: Checkout) -> None:
 
 
 def test_beside_a_running_dagster_dev_a_job_and_a_backfill_are_launched(checkout: Checkout, tmp_path: Path) -> None:
-    with checkout.serving(DEV[0], tmp_path / "dev.log") as dev:
+    with checkout.serving(f"{DEV[0]} --port {{port}}", tmp_path / "dev.log") as dev:
         for command in BESIDE_DEV:
             checkout.run(command)
         wait_for(lambda: {"2023-04-01", "2023-04-02", "2023-04-03"} <= set(checkout.days()))
@@ -120,8 +120,19 @@ def test_beside_a_running_dagster_dev_a_job_and_a_backfill_are_launched(checkout
     assert "2023-04-04" in checkout.days()
 
 
+def test_make_api_runs_the_stand_in_by_itself(checkout: Checkout) -> None:
+    said = checkout.run("timeout --signal=INT 5 make -o .venv/installed api PORT=0 || true")
+    assert re.search(r"^Users at http://127\.0\.0\.1:\d+/api/1\.4/$", said, re.MULTILINE)
+
+
+def test_make_dev_opens_the_ui(checkout: Checkout, tmp_path: Path) -> None:
+    with checkout.serving("make -o .venv/installed dev UI_PORT={port}", tmp_path / "dev.log") as dev:
+        said = get(f"{dev.url}/graphql", "{ sensorsOrError { ... on Sensors { results { name } } } }")
+        assert [sensor["name"] for sensor in said["data"]["sensorsOrError"]["results"]] == ["api_availability"]
+
+
 def test_dg_dev_serves_the_same_project(checkout: Checkout, tmp_path: Path) -> None:
-    with checkout.serving(DEV[1], tmp_path / "dev.log") as dev:
+    with checkout.serving(f"{DEV[1]} --port {{port}}", tmp_path / "dev.log") as dev:
         said = get(f"{dev.url}/graphql", "{ assetNodes { assetKey { path } } }")
         assert len(said["data"]["assetNodes"]) == 4
         assert dev.kill(signal.SIGINT) == 0

@@ -64,7 +64,7 @@ def test_a_killed_run_is_marked_failed_and_its_day_is_stored_by_the_retry(
 ) -> None:
     environment = {"USER_API_URL": recorded_api.url, "USERS_PER_DAY": "20"}
 
-    with checkout.serving("dagster dev", tmp_path / "dev.log", **environment) as dev:
+    with checkout.serving("dagster dev --port {port}", tmp_path / "dev.log", **environment) as dev:
         recorded_api.tamper = blocking = Blocking()
         launch(checkout, "2023-05-01")
         assert blocking.asked.wait(60)
@@ -82,7 +82,7 @@ def test_a_killed_run_is_marked_failed_and_its_day_is_stored_by_the_retry(
         kill_worker(dev, killed)
         dev.kill(signal.SIGKILL)
     blocking.go.set()
-    with checkout.serving("dagster dev", tmp_path / "again.log", **environment) as dev:
+    with checkout.serving("dagster dev --port {port}", tmp_path / "again.log", **environment) as dev:
         wait_for(lambda: runs(dev, "2023-05-02")[killed] == "FAILURE")
         wait_for(lambda: "SUCCESS" in runs(dev, "2023-05-02").values())
     assert checkout.query(

@@ -110,7 +110,7 @@ def test_secrets_are_in_the_users_table_and_in_files_of_their_owner_only(
     recorded_api.close()
     materialize("--partition 2023-01-07", fails=True)
 
-    with checkout.serving("dagster dev", tmp_path / "dev.log", **environment) as dev:
+    with checkout.serving("dagster dev --port {port}", tmp_path / "dev.log", **environment) as dev:
         runs = get(f"{dev.url}/graphql", RUNS)
         told = [json.dumps(runs), json.dumps(get(f"{dev.url}/graphql", DEFINITIONS))]
         told += [

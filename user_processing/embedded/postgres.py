@@ -37,6 +37,7 @@ DATABASES = ("dagster", "users")
 _SOCKET = ".s.PGSQL.5432"
 _LONGEST_SOCKET_PATH = 103  # bytes: sun_path on macOS, 107 on Linux
 _START_SECONDS = 60
+_LARGEST_LOG = 10_000_000  # bytes
 _one_thread = threading.Lock()
 
 
@@ -152,18 +153,43 @@ def _answers(sockets: Path) -> bool:
 
 
 def _start(folder: Path, sockets: Path) -> None:
-    # A postmaster that was killed leaves children for a moment: the lock is free when the last of them is gone.
+    _kill_orphans(folder)
+    # The lock is free when the last process of an earlier server is gone.
     with _held(folder / "server.lock") as server_lock:
         _initialise(folder)
         # What a killed server left names a process id that may be another program's by now.
         for stale in (folder / "data" / "postmaster.pid", sockets / _SOCKET, sockets / f"{_SOCKET}.lock"):
             stale.unlink(missing_ok=True)
+        log = folder / "log"
+        if log.exists() and log.stat().st_size > _LARGEST_LOG:
+            log.unlink()
         options = f"-c listen_addresses='' -c unix_socket_directories='{sockets}' -c max_connections=200"
         _run(
-            *_pg_ctl(folder, "start", f"--log={folder / 'log'}", f"--options={options}"),
+            *_pg_ctl(folder, "start", f"--log={log}", f"--options={options} -c log_checkpoints=off"),
             inherited=(server_lock,),
-            log=folder / "log",
+            log=log,
         )
+
+
+def _kill_orphans(folder: Path) -> None:
+    """Kill what is left of a server whose postmaster was killed.
+
+    Its children mean to end by themselves, but one that finds a lock in shared memory held by another that is dead
+    waits for it for ever (seen with Postgres 18's I/O workers). What they had not committed is lost either way.
+    """
+    import psutil  # noqa: PLC0415 - the reaper has no use for it
+
+    data, processes = (folder / "data").resolve(), {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "postgres" and process.cwd() == str(data):
+                processes[process.pid] = process
+    with contextlib.suppress(FileNotFoundError, IndexError, ValueError):
+        if int((data / "postmaster.pid").read_text().split()[0]) in processes:
+            return  # a postmaster that is just shutting down
+    for process in processes.values():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _initialise(folder: Path) -> None:

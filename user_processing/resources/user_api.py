@@ -95,6 +95,7 @@ class UserApi(dg.ConfigurableResource[Any]):
         self._log = context.log
         with contextlib.ExitStack() as stack:
             self._session = stack.enter_context(_Session())
+            self._session.max_redirects = _MOST_REDIRECTS
             adapter = _Adapter(self.concurrency, self.connect_seconds)
             self._session.mount("http://", adapter)
             self._session.mount("https://", adapter)
@@ -276,8 +277,6 @@ class UserApi(dg.ConfigurableResource[Any]):
 
 class _Session(requests.Session):
     """Follows a redirect only on the same host, and never from https down to http."""
-
-    max_redirects = _MOST_REDIRECTS
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         target = super().get_redirect_target(resp)

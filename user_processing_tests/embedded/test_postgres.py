@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 
@@ -106,6 +107,17 @@ def test_a_killed_server_is_started_again_with_what_it_had_committed(folder: Pat
         with connection.cursor() as cursor:
             cursor.execute("SELECT seven FROM kept")
             assert cursor.fetchall() == [(7,)]
+    user.leave()
+    again.leave()
+
+
+def test_a_child_of_a_killed_server_that_will_not_end_is_no_obstacle(folder: Path) -> None:
+    user = connected(folder)
+    child = psutil.Process(pid(folder)).children()[0]
+    child.suspend()
+    os.kill(pid(folder), signal.SIGKILL)
+    again = connected(folder)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     user.leave()
     again.leave()
 

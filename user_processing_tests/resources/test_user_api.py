@@ -131,7 +131,7 @@ MISBEHAVIOURS: dict[str, tuple[Behaviour, str, str]] = {
     ),
     "does not speak HTTP but sends users": (sends_and_closes(lambda body: body), TRANSIENT, "the answer is not HTTP"),
     "speaks a later HTTP": (
-        sends_and_closes(lambda body: b"HTTP/" + body + b" 200 OK\r\n\r\n"),
+        sends_and_closes(lambda body: b"HTTP/" + body.replace(b" ", b"") + b" 200 OK\r\n\r\n"),
         TRANSIENT,
         "the answer is not HTTP",
     ),
@@ -603,6 +603,14 @@ def test_a_redirect_on_the_same_host_is_followed_with_the_credentials(
         assert api.connections == 1
 
 
+def test_a_circle_of_redirects_is_left_after_five(client: Open) -> None:
+    with hostile() as api, client(api.url()) as user_api:
+        api.always = redirects(lambda _: "/elsewhere")
+        with pytest.raises(ApiContractError, match="TooManyRedirects"):
+            ask(user_api)
+        assert len(api.asked) == 6
+
+
 def test_a_redirect_that_forgets_the_question_is_noticed(client: Open) -> None:
     with hostile() as api, client(api.url()) as user_api:
         api.plan(redirects(lambda _: PATH), answers("200 OK", hostile_api.page("f00", 1, 1)))
@@ -786,6 +794,21 @@ def test_a_proxy_that_drips_has_no_more_time_than_an_api_that_does(
         with within(3), pytest.raises(ApiUnavailableError, match="timed out"):
             ask(user_api)
         assert len(proxy.asked) == 1
+
+
+def test_a_slow_proxy_leaves_no_more_time_for_the_handshake_behind_it(
+    client: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def consent_late(exchange: Exchange) -> None:
+        exchange.over.wait(0.8 * SECONDS)
+        exchange.send(head("200 Connection established"))
+        exchange.hang()
+
+    with hostile() as proxy, client("https://api.invalid/", attempts=1, attempt_seconds=SECONDS) as user_api:
+        proxy.always = consent_late
+        monkeypatch.setenv("https_proxy", proxy.url(path=""))
+        with within(1.5 * SECONDS), pytest.raises(ApiUnavailableError, match="timed out"):
+            ask(user_api)
 
 
 # TLS
