@@ -8,6 +8,7 @@ NEWEST_DAY = $(shell $(PYTHON) -c 'import datetime as dt; print(dt.datetime.now(
 DAY ?= $(NEWEST_DAY)
 PORT ?= 8000
 UI_PORT ?= 3000
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 # Leaves Dagster's debug events to the UI.
 QUIET := {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 ifdef FROM
@@ -18,7 +19,7 @@ DAYS = --partition $(DAY)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test check format api psql show lock clean
+.PHONY: help run dev test test-faults check format api psql show lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -40,7 +41,10 @@ psql: .venv/installed .env ## Open psql on the users' database
 	@$(BIN)/python -m user_processing psql
 
 test: .venv/installed-dev .env ## Run the tests, with the branches they cover
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadgroup --cov
+	@$(PYTEST) -m "not faults" --cov
+
+test-faults: .venv/installed-dev .env ## Run the tests that kill runs, servers and daemons, and look for leaks
+	@$(PYTEST) -m faults
 
 check: .venv/installed-dev ## Lint, formatting, types
 	@$(BIN)/ruff check

@@ -149,9 +149,9 @@ def meeting(processes: int) -> Barrier:
 
 
 class Worker:
-    """A process of its own for one run."""
+    """A process of its own, for a run or for something short."""
 
-    def __init__(self, run: Pipeline | Command) -> None:
+    def __init__(self, run: Callable[[], object]) -> None:
         self._process = _forking.Process(target=run)
         self._process.start()
 
@@ -162,7 +162,7 @@ class Worker:
         if code is None:
             self._process.kill()
             self._process.join()
-            message = f"The run did not end in {_SECONDS_BEFORE_IT_IS_STUCK} s: it waits for a lock, or for an answer."
+            message = f"It did not end in {_SECONDS_BEFORE_IT_IS_STUCK} s: it waits for a lock, or for an answer."
             raise TimeoutError(message)
         return code
 

@@ -14,7 +14,7 @@ import pytest
 from user_processing_tests.checkout import Checkout, Serving, get, wait_for
 from user_processing_tests.conftest import RecordedApi
 
-pytestmark = pytest.mark.xdist_group("daemon")
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("daemon")]
 
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
 PIDS = '{ logsForRun(runId: "%s") { ... on EventConnection { events { ... on MessageEvent { message } } } } }'

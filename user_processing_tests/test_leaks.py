@@ -19,7 +19,7 @@ from user_processing.embedded import postgres as embedded
 from user_processing_tests.checkout import Checkout, get
 from user_processing_tests.conftest import RecordedApi
 
-pytestmark = pytest.mark.xdist_group("leaks")
+pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("leaks")]
 
 CANARIES = ["canary-password", "canary-e-mail@example.com", "canary-dsn", "canary-key", "canary-user"]
 EVENTS = (

@@ -243,7 +243,8 @@ def _pg_ctl(folder: Path, action: str, *options: str) -> list[str]:
 def _as_somebody() -> list[str]:
     """The prefix that lets root run Postgres, which refuses root.
 
-    The user is `nobody`, with the one right of root that reaching a folder inside root's own takes.
+    The user is `nobody`, with the one right of root that reaching a folder inside root's own takes. Without
+    `no_setuid_fixup` access(2), which Postgres asks about its own programs, would not know of that right.
     """
     if os.geteuid() != 0:
         return []
@@ -251,6 +252,7 @@ def _as_somebody() -> list[str]:
     rights = "-all,+dac_override"
     return [
         *("setpriv", f"--reuid={somebody.pw_uid}", f"--regid={somebody.pw_gid}", "--clear-groups"),
+        "--securebits=+no_setuid_fixup",
         *(f"--inh-caps={rights}", f"--ambient-caps={rights}", "--"),
     ]
 
