@@ -33,7 +33,9 @@ class Checkout:
             copy = shutil.copytree if source.is_dir() else shutil.copy2
             copy(source, folder / part)
         (folder / ".venv").symlink_to(ROOT / ".venv", target_is_directory=True)
-        known = {name: value for name, value in os.environ.items() if not name.startswith(("DAGSTER", "USER", "MAKE"))}
+        # Coverage would double the time of every command; what they run is measured in process.
+        foreign = ("COVERAGE", "DAGSTER", "MAKE", "USER")
+        known = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         self.environment = {
             **known,
             "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",

@@ -22,8 +22,6 @@ BESIDE_DEV = [
     "dagster job backfill -w workspace.yaml -j user_processing --from 2023-04-02 --to 2023-04-03 --noprompt",
 ]
 
-pytestmark = pytest.mark.xdist_group("commands")
-
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
@@ -107,6 +105,7 @@ def test_make_help_lists_every_target(checkout: Checkout) -> None:
     assert [line.split()[0] for line in said.splitlines()] == sorted(targets[1].split(), key=said.index)
 
 
+@pytest.mark.xdist_group("serving")
 def test_beside_a_running_dagster_dev_a_job_and_a_backfill_are_launched(checkout: Checkout, tmp_path: Path) -> None:
     with checkout.serving(f"{DEV[0]} --port {{port}}", tmp_path / "dev.log") as dev:
         for command in BESIDE_DEV:
@@ -125,12 +124,14 @@ def test_make_api_runs_the_stand_in_by_itself(checkout: Checkout) -> None:
     assert re.search(r"^Users at http://127\.0\.0\.1:\d+/api/1\.4/$", said, re.MULTILINE)
 
 
+@pytest.mark.xdist_group("serving")
 def test_make_dev_opens_the_ui(checkout: Checkout, tmp_path: Path) -> None:
     with checkout.serving("make -o .venv/installed dev UI_PORT={port}", tmp_path / "dev.log") as dev:
         said = get(f"{dev.url}/graphql", "{ assetNodes { assetKey { path } } }")
         assert len(said["data"]["assetNodes"]) == 4
 
 
+@pytest.mark.xdist_group("serving")
 def test_dg_dev_serves_the_same_project(checkout: Checkout, tmp_path: Path) -> None:
     with checkout.serving(f"{DEV[1]} --port {{port}}", tmp_path / "dev.log") as dev:
         said = get(f"{dev.url}/graphql", "{ assetNodes { assetKey { path } } }")
