@@ -192,9 +192,16 @@ def processed_user_csv(
         digest = hashlib.sha256()
         rows = size = 0
         rejected: list[users.Rejection] = []
+        page_of: dict[str, int] = {}
         with day_files.writing(day_files.csv(day)) as csv:
             for file in pages.pages:
                 parsed = users.parse_page(_page_bytes(day_files, day, file), page=file.page, passwords=passwords)
+                if parsed.first_uuid and page_of.setdefault(parsed.first_uuid, file.page) != file.page:
+                    message = (
+                        f"Day {day}: page {file.page} holds the users of page {page_of[parsed.first_uuid]} again. "
+                        "Materialize raw_user for this day. What is stored was left as it is."
+                    )
+                    raise dg.Failure(message, allow_retries=False)
                 csv.write(parsed.csv)
                 digest.update(parsed.csv)
                 rows += parsed.rows

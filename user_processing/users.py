@@ -52,11 +52,15 @@ class Location(msgspec.Struct, gc=False):
 
 
 class Login(msgspec.Struct, gc=False):
-    """The part of `login` that is stored; `sha256` is the API's own digest of the password and its salt."""
+    """The part of `login` that is stored, and what tells users apart.
+
+    `sha256` is the API's own digest of the password and its salt. `uuid` is the one value that does not repeat.
+    """
 
     username: str
     password: str
     sha256: str = ""
+    uuid: str = ""
 
 
 class User(msgspec.Struct, gc=False):
@@ -82,6 +86,8 @@ class ParsedPage(msgspec.Struct):
     csv: bytes
     rows: int
     rejected: list[Rejection]
+    first_uuid: str = ""
+    """Of the first user that is kept: a page that comes twice shows in it."""
 
 
 class _Envelope(msgspec.Struct):
@@ -186,7 +192,7 @@ def parse_page(body: bytes, *, page: int, passwords: Passwords = "plain") -> Par
         users = None
     # A NUL can only stand in JSON escaped.
     if users is not None and b"\\u0000" not in body and (passwords != "sha256" or all(u.login.sha256 for u in users)):
-        return ParsedPage(_csv(users, passwords), len(users), [])
+        return ParsedPage(_csv(users, passwords), len(users), [], _first_uuid(users))
     kept: list[User] = []
     rejected: list[Rejection] = []
     for position, record in enumerate(json.loads(body)["results"]):
@@ -194,7 +200,11 @@ def parse_page(body: bytes, *, page: int, passwords: Passwords = "plain") -> Par
             kept.append(_storable(record, passwords))
         except ContractError as error:
             rejected.append(Rejection(page, position, str(error)))
-    return ParsedPage(_csv(kept, passwords), len(kept), rejected)
+    return ParsedPage(_csv(kept, passwords), len(kept), rejected, _first_uuid(kept))
+
+
+def _first_uuid(users: list[User]) -> str:
+    return users[0].login.uuid if users else ""
 
 
 def _storable(record: object, passwords: Passwords) -> User:

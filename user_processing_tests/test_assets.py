@@ -11,8 +11,11 @@ import pytest
 
 from user_processing.assets import days
 from user_processing.resources.postgres import Postgres
+from user_processing.resources.user_api import UserApi
 from user_processing.resources.user_records import UserRecords
 from user_processing_tests.conftest import Pipeline, RecordedApi, Row, stored
+from user_processing_tests.resources.hostile_api import HostileApi
+from user_processing_tests.resources.test_user_api import MISBEHAVIOURS
 
 Query = Callable[..., list[Row]]
 SIX = "firstname, lastname, country, username, password, email"
@@ -188,6 +191,47 @@ def test_records_that_break_the_contract_are_set_aside_and_the_others_stored(
     recorded_api.tamper = lambda _, page: page
     assert pipeline.run("2023-01-01", users_per_day=200).success
     assert query("SELECT count(*) FROM rejected_users") == [(0,)]
+
+
+def test_a_page_that_comes_twice_fails_the_day_and_keeps_what_was_stored(
+    pipeline: Pipeline, recorded_api: RecordedApi, query: Query
+) -> None:
+    pipeline.ask(recorded_api)
+    assert pipeline.run("2023-01-01", users_per_day=5_001).success
+    recorded_api.tamper = lambda _, page: {**page, "results": recorded_api.users[:1] + page["results"][1:]}
+    result = pipeline.run("2023-01-01", users_per_day=10_000)
+    assert not result.success
+    assert "page 2 holds the users of page 1 again" in pipeline.error(result)
+    assert query("SELECT count(*) FROM users") == [(5_001,)]
+
+
+HOSTILE = [
+    "resets within the body",
+    "truncates the body of unknown length",
+    "sends HTML",
+    "sends an error as if it were none",
+    "sends fewer users",
+    "takes another seed",
+    "404",
+    "429",
+    "503 for a day",
+    "redirects to another host",
+]
+
+
+@pytest.mark.parametrize("misbehaviour", HOSTILE)
+def test_a_hostile_api_costs_no_row_that_was_stored(pipeline: Pipeline, query: Query, misbehaviour: str) -> None:
+    assert pipeline.run("2023-01-01", users_per_day=4).success
+    before = query("SELECT * FROM users ORDER BY 1, 2")
+    behaviour, _, said = MISBEHAVIOURS[misbehaviour]
+    with HostileApi() as api:
+        api.always = behaviour
+        pipeline.user_api = UserApi(url=api.url(), attempts=1)
+        result = pipeline.run("2023-01-01", users_per_day=3)
+    assert not result.success
+    assert said.partition(" page=2")[0] in pipeline.error(result)
+    assert query("SELECT * FROM users ORDER BY 1, 2") == before
+    assert query("SELECT rows FROM user_loads") == [(4,)]
 
 
 def test_a_day_with_too_many_bad_records_fails_and_keeps_what_was_stored(
