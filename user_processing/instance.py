@@ -16,6 +16,7 @@ from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
 from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import create_pg_engine
 
 from user_processing import variables
 from user_processing.embedded import postgres as embedded
@@ -24,7 +25,19 @@ _THIS_MACHINE = {"localhost", "127.0.0.1", "::1"}
 
 
 class InstanceStorage(DagsterPostgresStorage):
-    """Runs, events and schedules in Postgres."""
+    """Runs, events and schedules in Postgres, over connections that are kept.
+
+    Dagster's own storage connects anew for everything it writes: 163 times in a run of two days, which takes
+    2.5 to 3.5 s with them and 1.4 to 1.9 s without. A kept connection is tried before it is used, since the server may
+    have been restarted.
+    """
+
+    def __init__(self, postgres_url: str, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(postgres_url, inst_data=inst_data)
+        for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
+            storage._engine = create_pg_engine(  # noqa: SLF001 - what its optimize_for_webserver replaces too
+                postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=20, pool_pre_ping=True
+            )
 
     @classmethod
     def config_type(cls) -> UserConfigSchema:
