@@ -19,7 +19,7 @@ DAYS = --partition $(DAY)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-faults check format api psql show lock clean
+.PHONY: help run dev test coverage test-faults check format api psql show lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -40,7 +40,10 @@ api: .venv/installed ## Run the stand-in for the API by itself, on PORT (8000)
 psql: .venv/installed .env ## Open psql on the users' database
 	@$(BIN)/python -m user_processing psql
 
-test: .venv/installed-dev .env ## Run the tests, with the branches they cover
+test: .venv/installed-dev .env ## Run the tests
+	@$(PYTEST) -m "not faults"
+
+coverage: .venv/installed-dev .env ## Run the tests and measure the branches they cover
 	@$(PYTEST) -m "not faults" --cov
 
 test-faults: .venv/installed-dev .env ## Run the tests that kill runs, servers and daemons, and look for leaks
