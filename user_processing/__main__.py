@@ -30,7 +30,7 @@ def show() -> None:
     with postgres.transaction() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('users') IS NOT NULL")
         if cursor.fetchone() != (True,):
-            _print(f"There is no table users yet in {postgres.address} `make run` makes it.")
+            _print(f"There is no table users yet: `make run` makes it in {postgres.address}")
             return
         cursor.execute("SELECT partition_date, country, count(*) FROM users GROUP BY partition_date, country")
         counts = pd.DataFrame(cursor.fetchall(), columns=["day", "country", "users"])

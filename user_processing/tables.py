@@ -225,14 +225,10 @@ def count(connection: Connection, days: Sequence[dt.date] | None) -> dict[dt.dat
         return {day: Counts(*numbers) for day, *numbers in cursor.fetchall()}
 
 
-def ledger(connection: Connection, days: Sequence[dt.date] | None) -> dict[dt.date, Load]:
-    """What the ledger says of these days, or of all of them, without the rejections themselves."""
+def ledger(connection: Connection) -> dict[dt.date, Load]:
+    """What the ledger says of every day, without the rejections themselves."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT partition_date, users_asked, rows, csv_sha256 FROM user_loads "
-            "WHERE %(days)s::date[] IS NULL OR partition_date = ANY (%(days)s::date[])",
-            {"days": None if days is None else list(days)},
-        )
+        cursor.execute("SELECT partition_date, users_asked, rows, csv_sha256 FROM user_loads")
         return {day: Load(users_asked, rows, digest) for day, users_asked, rows, digest in cursor.fetchall()}
 
 

@@ -88,6 +88,16 @@ def test_make_run_takes_the_days_it_is_told_and_shows_what_is_stored(checkout: C
     assert password not in said.partition("users of")[2]
 
 
+def test_make_run_takes_the_day_it_is_told(checkout: Checkout) -> None:
+    checkout.run("make -o .venv/installed run DAY=2023-03-10")
+    assert "2023-03-10" in checkout.days()
+
+
+def test_the_table_is_made_by_itself(checkout: Checkout) -> None:
+    checkout.run("dagster asset materialize -m user_processing --select users_table")
+    assert checkout.query("SELECT to_regclass('users') IS NOT NULL") == [(True,)]
+
+
 def test_make_run_takes_the_newest_complete_day_if_it_is_told_none(checkout: Checkout) -> None:
     checkout.run("make -o .venv/installed run")
     newest = checkout.run("date -u -d yesterday +%F").strip()

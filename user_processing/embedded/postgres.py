@@ -10,7 +10,7 @@ Who lives is told by four file locks, which the kernel releases however a proces
 - `reaper.lock`, exclusive: the process that waits for `users.lock` and then stops the server.
 - `start.lock`, exclusive: one process at a time decides whether a server and a reaper have to be started.
 
-Nothing but the standard library is imported: the reaper runs this file as a script.
+Nothing but the standard library is imported with it: the reaper runs this file as a script.
 """
 
 import contextlib

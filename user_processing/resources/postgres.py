@@ -1,7 +1,7 @@
 """The database of the users, reached through `with postgres.transaction() as connection:` only.
 
-The connection string goes to libpq untouched, so all that libpq knows works: TLS modes, `PGPASSFILE`, `options=`,
-several hosts. What psycopg2 raises is replaced here, since its messages quote rows and connection strings.
+The connection string goes to libpq untouched, so all that libpq knows works: TLS modes, `PGPASSFILE`, `options=`.
+What psycopg2 raises is replaced here, since its messages quote rows and connection strings.
 """
 
 import contextlib
