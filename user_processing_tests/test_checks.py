@@ -44,6 +44,11 @@ def test_what_the_pipeline_stores_passes_every_check(pipeline: Pipeline) -> None
         ("INSERT INTO users SELECT * FROM users LIMIT 1", "rows_match_ledger", "ERROR"),
         ("DELETE FROM users WHERE ctid = (SELECT min(ctid) FROM users)", "rows_match_ledger", "ERROR"),
         ("UPDATE user_loads SET csv_sha256 = 'another'", "files_match_ledger", "ERROR"),
+        (
+            "DELETE FROM users WHERE ctid = (SELECT min(ctid) FROM users); UPDATE user_loads SET rows = 2",
+            "files_match_ledger",
+            "ERROR",
+        ),
         ("INSERT INTO rejected_users VALUES ('2023-01-02', 1, 1, 'a reason')", "nothing_rejected", "WARN"),
         ("UPDATE users SET email = 'nobody'", "emails_well_formed", "WARN"),
         ("UPDATE users SET username = 'two words'", "usernames_well_formed", "WARN"),
@@ -68,6 +73,22 @@ def test_a_csv_that_was_changed_is_found_and_one_that_is_gone_is_not_missed(pipe
     assert list(failed(pipeline.check())) == ["files_match_ledger"]
     csv.unlink()
     assert failed(pipeline.check()) == {}
+
+
+def test_the_lines_of_a_csv_are_counted_as_records(pipeline: Pipeline, recorded_api: RecordedApi) -> None:
+    """Quotes, line breaks, and both across the pieces that the file is read in."""
+
+    def awkward(query: dict[str, str], page: dict[str, Any]) -> object:
+        del query
+        for number, user in enumerate(page["results"]):
+            user["name"] = {"first": '"\n' * (number % 7), "last": "\r\n" * (number % 3) + "x" * 10_000}
+        return page
+
+    pipeline.ask(recorded_api)
+    recorded_api.tamper = awkward
+    evaluations = pipeline.checked(pipeline.run(DAY, users_per_day=300))
+    assert failed(evaluations) == {}
+    assert evaluations["files_match_ledger"].metadata["lines"].value == 300
 
 
 def test_a_day_that_is_missing_between_others_is_found(pipeline: Pipeline) -> None:
