@@ -80,6 +80,9 @@ class Postgres(dg.ConfigurableResource[Any]):
             with self._connection as connection:
                 yield connection
         except psycopg2.Error as error:
+            # On a connection that broke within the block, rolling back fails too; what broke it came before.
+            if isinstance(error, psycopg2.InterfaceError) and isinstance(error.__context__, psycopg2.Error):
+                error = error.__context__
             raise _told(error, self._url()) from None
 
     @property
