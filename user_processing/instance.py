@@ -1,17 +1,26 @@
-"""Two parts of Dagster's instance, named in `dagster.yaml`: its storage, and the launcher of its runs.
+"""Parts of Dagster's instance, named in `dagster.yaml`: its storage, the launcher of its runs, what they print.
 
 The storage is the Postgres of `DAGSTER_POSTGRES_URL`, or else the embedded one: Dagster's configuration has no way
-to say "this variable, or else that". The launcher is Dagster's own, and can answer whether a run's process lives.
+to say "this variable, or else that". The launcher is Dagster's own, and can answer whether a run's process lives. What
+runs print is kept as Dagster does, for a time.
 """
 
+import contextlib
 import json
-from typing import Self
+import shutil
+import time
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
+import dagster as dg
 import sqlalchemy
 from dagster._config.config_schema import UserConfigSchema
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, WorkerStatus
+from dagster._core.storage.compute_log_manager import CapturedLogContext
 from dagster._core.storage.dagster_run import DagsterRun
+from dagster._core.storage.local_compute_log_manager import LocalComputeLogManager
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import ConfigurableClassData, deserialize_value
@@ -80,6 +89,39 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if deserialize_value(answer, CanCancelExecutionResult).can_cancel:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The code server knows nothing of the run.")
+
+
+class AgeingComputeLogs(LocalComputeLogManager):
+    """What runs print, in local files, until it is `days_kept` days old; Dagster itself would keep it for ever."""
+
+    def __init__(self, base_dir: str, days_kept: int, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(base_dir, inst_data=inst_data)
+        self._days_kept = days_kept
+
+    @classmethod
+    def config_type(cls) -> UserConfigSchema:
+        """The folder, and a number of days."""
+        return {"base_dir": dg.StringSource, "days_kept": dg.IntSource}
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
+        """Called by Dagster in every process that has an instance."""
+        return cls(**config_value, inst_data=inst_data)
+
+    @contextlib.contextmanager
+    def capture_logs(self, log_key: Sequence[str]) -> Generator[CapturedLogContext]:
+        """Clear away what is too old, then keep what this run prints."""
+        self._purge()
+        with super().capture_logs(log_key) as context:
+            yield context
+
+    def _purge(self) -> None:
+        oldest = time.time() - self._days_kept * 24 * 60 * 60
+        for printed in Path(self._base_dir).glob("*/compute_logs"):
+            # Two runs may clear away the same.
+            with contextlib.suppress(FileNotFoundError):
+                if printed.stat().st_mtime < oldest:
+                    shutil.rmtree(printed.parent, ignore_errors=True)
 
 
 def _with_driver(url: str) -> str:
