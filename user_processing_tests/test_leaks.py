@@ -1,22 +1,25 @@
 """Nothing secret is told: what people keep to themselves is in `users`, in files of mode 0600, and nowhere else.
 
-Canaries go through a success, retries, the quarantine, an error of COPY and a refused contract, with Dagster's debug
-events on. Then all that was written or can be asked for is searched.
+Canaries go through a success, retries, the quarantine, an error of COPY, a refused contract, and crashes of the run and
+of the database within COPY, while the debug messages of every library go to Dagster's log. Then all that was written or
+can be asked for is searched.
 """
 
 import base64
+import contextlib
 import json
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psycopg2
 import pytest
 
 from user_processing.embedded import postgres as embedded
-from user_processing_tests.checkout import Checkout, get
+from user_processing_tests.checkout import Checkout, get, wait_for
 from user_processing_tests.conftest import RecordedApi
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("leaks")]
@@ -63,16 +66,60 @@ def found(content: bytes) -> list[str]:
     return [canary for canary, texts in forms.items() if any(text.encode() in content for text in texts)]
 
 
+# COPY waits, in the middle of its rows, for as long as somebody else holds the lock.
+WAITING = """
+CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN new; END';
+CREATE TRIGGER waiting BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION wait()
+"""
+WAITS = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'COPY users%'"
+
+DEBUG_LOGS = """
+python_logs:
+  managed_python_loggers: [root]
+  python_log_level: DEBUG
+"""
+
+
 def dump(dsn: str, *options: str) -> bytes:
     """All that a database holds, as SQL."""
     done = subprocess.run([embedded.binary("pg_dump"), *options, dsn], check=True, capture_output=True)
     return done.stdout
 
 
+def crashes(checkout: Checkout, folder: Path, environment: Mapping[str, str]) -> list[str]:
+    """Let the connection of a run, and then a run itself, die in the middle of COPY; returns what they printed."""
+    said = []
+    checkout.query(WAITING)
+    with contextlib.closing(psycopg2.connect(environment["USERS_POSTGRES_URL"])) as other, other.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(1)")
+        for day in ("2023-01-08", "2023-01-09"):
+            crash = folder / f"{day}.log"
+            with crash.open("wb") as log:
+                run = subprocess.Popen(
+                    ["bash", "-c", f"exec dagster asset materialize -m user_processing --select '*' --partition {day}"],
+                    cwd=checkout.folder,
+                    env={**checkout.environment, **environment, "USERS_PER_DAY": "5000"},
+                    stdout=log,
+                    stderr=log,
+                )
+            wait_for(lambda: checkout.query(WAITS))
+            if day == "2023-01-08":
+                checkout.query(f"SELECT pg_terminate_backend(pid) FROM ({WAITS}) AS waits")
+            else:
+                run.kill()
+            assert run.wait() != 0
+            said.append(crash.read_text())
+    checkout.query("DROP TRIGGER waiting ON users")
+    return said
+
+
 def test_secrets_are_in_the_users_table_and_in_files_of_their_owner_only(
     checkout: Checkout, recorded_api: RecordedApi, tmp_path: Path
 ) -> None:
     recorded_api.tamper = misbehave
+    settings = checkout.folder / "dagster.yaml"
+    settings.write_text(settings.read_text() + DEBUG_LOGS)
     folder = checkout.folder / ".local" / "postgres"
     users, dagster = embedded.dsn("users", folder), embedded.dsn("dagster", folder)
     with_secret = recorded_api.url.replace("://", "://canary-user:canary-key@") + "?key=canary-key"
@@ -98,6 +145,8 @@ def test_secrets_are_in_the_users_table_and_in_files_of_their_owner_only(
     materialize("--partition 2023-01-05", fails=True)
     assert "constraint no_canary" in said[-1]
     checkout.query("ALTER TABLE users DROP CONSTRAINT no_canary")
+    said += crashes(checkout, tmp_path, environment)
+    assert "57P01 admin_shutdown" in said[-2] or "server closed the connection" in said[-2]
     # A connection string that libpq cannot read, and a server that is not there.
     materialize(
         "--partition 2023-01-06", fails=True, USERS_POSTGRES_URL="postgresql+psycopg2://canary-user:canary-dsn@db/users"
@@ -116,8 +165,10 @@ def test_secrets_are_in_the_users_table_and_in_files_of_their_owner_only(
             json.dumps(get(f"{dev.url}/graphql", EVENTS % run["runId"]))
             for run in runs["data"]["runsOrError"]["results"]
         ]
-    assert len(told) >= 9
+    assert len(told) >= 11
     assert "max_rejected" in told[1]
+    # The debug messages did go through.
+    assert "GET /api/1.4/ HTTP/1.1" in "".join(told)
 
     # The canaries did go through.
     assert {"canary-password", "canary-e-mail@example.com"} == set(found(dump(users, "--table=users")))

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import http.client
 import io
+import logging
 import re
 import socket
 import ssl
@@ -40,6 +41,16 @@ _CONNECTION = re.compile(r"^\w+\(host='(.*?)', port=(\d+)\)")  # how urllib3's e
 _HOST_AND_PORT = r"\1:\2"
 _NO_URL = "(not the address of an HTTP API)"
 _SHORTEST_TIMEOUT = 0.001  # seconds; to a socket, 0 means not to wait at all
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Let a record of urllib3's through, without the query of the request that it tells of: it may hold a key."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args)
+    return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_without_query)
 
 
 class ApiUnavailableError(dg.Failure):
