@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -17,20 +17,27 @@ import dagster as dg
 import msgspec
 from pydantic import Field
 
-from user_processing import tables, users
+from user_processing import tables, users, variables
+from user_processing.cadence import CADENCE
 from user_processing.resources.day_files import DayFiles, MissingFileError
 from user_processing.resources.postgres import DatabaseUnavailableError, Postgres
 from user_processing.resources.user_api import ApiUnavailableError, UserApi
 from user_processing.resources.user_records import UserRecords
 
-FIRST_DAY = "2023-01-01"
-
-days = dg.DailyPartitionsDefinition(start_date=FIRST_DAY)
+days = CADENCE.days
 
 GROUP = "user_processing"
 OWNERS = ["team:data-engineering"]
-# One run for all the days of a backfill. A run per day would pay for a process and its events every time.
-ONE_RUN = dg.BackfillPolicy.single_run()
+# One run for all the days of a backfill, unless USERS_DAYS_PER_RUN says how many. A run per day would pay for a process
+# and its events every time. Part of the definition, so it is read with it.
+_DAYS_PER_RUN = variables.at_least_one("USERS_DAYS_PER_RUN")
+RUNS = dg.BackfillPolicy.multi_run(_DAYS_PER_RUN) if _DAYS_PER_RUN else dg.BackfillPolicy.single_run()
+
+# Tags that a run gets when it fails: what is its own days' fault, and what is the API's or the database's.
+FAILED_DAYS = "user_processing/failed_days"
+STOPPED_AT = "user_processing/stopped_at"
+# A tag that a run is asked for with: pages that were written since this earlier run was created are good.
+PAGES_SINCE = "user_processing/pages_since"
 
 Metadata: TypeAlias = Mapping[str, int | float | str]
 
@@ -93,7 +100,7 @@ class RawUserConfig(dg.Config):
 
 
 @dg.asset(
-    backfill_policy=ONE_RUN,
+    backfill_policy=RUNS,
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "table"},
@@ -115,7 +122,7 @@ def users_table(context: dg.AssetExecutionContext, postgres: Postgres) -> dg.Mat
 
 @dg.asset(
     partitions_def=days,
-    backfill_policy=ONE_RUN,
+    backfill_policy=RUNS,
     deps=[users_table],
     group_name=GROUP,
     owners=OWNERS,
@@ -170,7 +177,7 @@ def raw_user(
 
 @dg.asset(
     partitions_def=days,
-    backfill_policy=ONE_RUN,
+    backfill_policy=RUNS,
     deps=[raw_user],
     group_name=GROUP,
     owners=OWNERS,
@@ -218,12 +225,11 @@ def processed_user_csv(
 
 @dg.asset(
     partitions_def=days,
-    backfill_policy=ONE_RUN,
+    backfill_policy=RUNS,
     deps=[processed_user_csv],
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "table"},
-    pool="postgres",
     metadata={"dagster/column_schema": _TABLE_SCHEMA},
 )
 def stored_users(
@@ -262,7 +268,7 @@ def days_of(context: dg.AssetExecutionContext) -> list[str]:
     end = context.run.tags.get("dagster/asset_partition_range_end")
     message = (
         f"No day lies between {start} and {end}. Give the earlier day first: --partition-range {end}...{start}. "
-        f"Days run from {FIRST_DAY} to yesterday (UTC)."
+        f"Days run from {CADENCE.first_day} to yesterday ({CADENCE.time_zone})."
     )
     raise dg.Failure(message, allow_retries=False)
 
@@ -309,8 +315,17 @@ def day_by_day(
                 context.log_event(dg.AssetMaterialization(context.asset_key, partition=day, metadata=dict(metadata)))
     progress.report()
     if failed:
+        context.instance.add_run_tags(context.run.run_id, _tags_of_failure(failed))
         raise _days_failed(wanted, done, failed)
     return dg.MaterializeResult()
+
+
+def _tags_of_failure(failed: Mapping[str, dg.Failure]) -> dict[str, str]:
+    """Whose fault it is, for those who decide what to run again."""
+    gone = [day for day, error in failed.items() if isinstance(error, (ApiUnavailableError, DatabaseUnavailableError))]
+    own = [dt.date.fromisoformat(day) for day in failed if day not in gone]
+    ranges = ",".join("...".join(dict.fromkeys((span[0], span[-1]))) for span in _spans(own))
+    return {name: value for name, value in ((FAILED_DAYS, ranges), (STOPPED_AT, ",".join(gone))) if value}
 
 
 def _days_failed(wanted: list[str], done: Mapping[str, object], failed: Mapping[str, dg.Failure]) -> dg.Failure:
@@ -325,11 +340,13 @@ def _days_failed(wanted: list[str], done: Mapping[str, object], failed: Mapping[
 
 def day_ranges(dates: Iterable[dt.date]) -> str:
     """Days, oldest first, as people write them: 2023-01-03, 2023-01-05…2023-01-09."""
-    ranges = []
+    return ", ".join("…".join(dict.fromkeys((span[0], span[-1]))) for span in _spans(dates))
+
+
+def _spans(dates: Iterable[dt.date]) -> Iterator[list[str]]:
+    """Cut days, oldest first, where one is missing."""
     for _, group in itertools.groupby(enumerate(dates), key=lambda pair: pair[1].toordinal() - pair[0]):
-        span = [str(date) for _, date in group]
-        ranges.append(span[0] if len(span) == 1 else f"{span[0]}…{span[-1]}")
-    return ", ".join(ranges)
+        yield [str(date) for _, date in group]
 
 
 class _Progress:
@@ -357,8 +374,8 @@ class _Progress:
 
 
 def _start_of_first_try(context: dg.AssetExecutionContext) -> float | None:
-    """When this run is the retry of another: the time (Unix seconds) at which the first of them was created."""
-    root = context.run.root_run_id
+    """When this run tries again what another did: the time (Unix seconds) at which the first of them was created."""
+    root = context.run.tags.get(PAGES_SINCE) or context.run.root_run_id
     record = context.instance.get_run_record_by_id(root) if root else None
     return record.create_timestamp.timestamp() if record else None
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import dagster as dg
 
 from user_processing import tables
-from user_processing.assets import day_ranges, days, stored_users
+from user_processing.assets import day_ranges, stored_users
+from user_processing.cadence import CADENCE
 from user_processing.resources.day_files import DayFiles
 from user_processing.resources.postgres import Postgres
 
 DEADLINE_HOURS = 6
-"""Hours (UTC) after the end of a day at which it has to be stored."""
+"""Hours after a day is due at which it has to be stored."""
 
 _FAILS = dg.AssetCheckSeverity.ERROR
 _WARNS = dg.AssetCheckSeverity.WARN
@@ -30,7 +31,7 @@ _CHECKS: Mapping[str, tuple[dg.AssetCheckSeverity, str]] = {
     ),
     "newest_day_stored": (
         _FAILS,
-        f"The newest day that ended {DEADLINE_HOURS} hours ago is stored; older days do not count.",
+        f"The newest day that was due {DEADLINE_HOURS} hours ago is stored; older days do not count.",
     ),
     "days_without_gaps": (_WARNS, "No day is missing between the first and the last one stored."),
     "nothing_rejected": (_WARNS, "No record is in quarantine."),
@@ -103,9 +104,8 @@ def _days_of_run(tags: Mapping[str, str]) -> list[dt.date] | None:
 
 
 def _newest_due_day(now: dt.datetime) -> dt.date | None:
-    with dg.partition_loading_context(effective_dt=now - dt.timedelta(hours=DEADLINE_HOURS)):
-        key = days.get_last_partition_key()
-    return dt.date.fromisoformat(key) if key else None
+    due = CADENCE.due(now - dt.timedelta(hours=DEADLINE_HOURS))
+    return dt.date.fromisoformat(due[-1]) if due else None
 
 
 def _gaps(stored: Sequence[dt.date]) -> list[dt.date]:

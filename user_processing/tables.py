@@ -226,7 +226,9 @@ def count(connection: Connection, days: Sequence[dt.date] | None) -> dict[dt.dat
 
 
 def ledger(connection: Connection) -> dict[dt.date, Load]:
-    """What the ledger says of every day, without the rejections themselves."""
+    """What the ledger says of every day, without the rejections themselves; nothing while there is no ledger."""
+    if not _columns(connection, "user_loads"):
+        return {}
     with connection.cursor() as cursor:
         cursor.execute("SELECT partition_date, users_asked, rows, csv_sha256 FROM user_loads")
         return {day: Load(users_asked, rows, digest) for day, users_asked, rows, digest in cursor.fetchall()}

@@ -28,6 +28,32 @@ def service(name: str) -> str | None:
     return url
 
 
+def flag(name: str) -> bool:
+    """Whether a variable says true; it is false where it is not set.
+
+    Raises:
+        dagster.Failure: it holds neither true nor false.
+    """
+    value = (text(name) or "false").lower()
+    if value not in {"true", "false"}:
+        message = f"{name} is {value!r}; it has to be true or false."
+        raise dg.Failure(message, allow_retries=False)
+    return value == "true"
+
+
+def at_least_one(name: str) -> int | None:
+    """A number of 1 or more from a variable; None where it is not set.
+
+    Raises:
+        dagster.Failure: it holds something else.
+    """
+    number = whole_number(name, 0)
+    if text(name) is not None and number < 1:
+        message = f"{name} is {number}; it has to be 1 or more."
+        raise dg.Failure(message, allow_retries=False)
+    return number or None
+
+
 def whole_number(name: str, default: int) -> int:
     """A number from a variable.
 

@@ -101,6 +101,22 @@ class Pipeline:
             **options,
         )
 
+    def run_job(
+        self, first: str, last: str | None = None, *, tags: dict[str, str] | None = None
+    ) -> dg.ExecuteInProcessResult:
+        """Run the job `user_processing` for one day, for a range of days, or with the tags of a request."""
+        definitions = dg.Definitions(
+            assets=ALL,
+            asset_checks=[checks.reconciliation],
+            resources=self.resources,
+            jobs=[automation.user_processing],
+        )
+        if last:
+            tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        return definitions.resolve_job_def("user_processing").execute_in_process(
+            instance=self.instance, partition_key=None if tags else first, tags=tags, raise_on_error=False
+        )
+
     def checked(self, result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
         """What each check of a run came to."""
         return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
@@ -149,6 +165,8 @@ class RecordedApi:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Headers and body are two packets, of which the second would wait 40 ms for the client to acknowledge one.
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}

@@ -1,87 +1,486 @@
-"""When things run: the schedule and the sensor, by what the API says and which days are there."""
+"""When things run: the schedule and the sensor, by what the API says, which days are there, and what is at work."""
 
+import dataclasses
 import datetime as dt
+from collections.abc import Callable
+from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemotePartitionSetOrigin, RemoteRepositoryOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from user_processing import automation
-from user_processing.assets import days
+from user_processing.assets import FAILED_DAYS, PAGES_SINCE, STOPPED_AT, stored_users
+from user_processing.cadence import CADENCE
 from user_processing.definitions import defs
+from user_processing.resources.postgres import Postgres
 from user_processing.resources.user_api import UserApi
-from user_processing_tests.conftest import Pipeline, RecordedApi
+from user_processing_tests.conftest import Pipeline, RecordedApi, Row
+
+Query = Callable[..., list[Row]]
+
+NOON = dt.datetime(2023, 1, 6, 12, tzinfo=dt.UTC)
+NEWEST = "2023-01-05"
+ENDED = dataclasses.replace(CADENCE, last_day=NEWEST)
+DUE = ["2023-01-01", "2023-01-02", "2023-01-03", "2023-01-04", NEWEST]
+
+
+class Clock:
+    """What time it is for the sensor and the schedule."""
+
+    def __init__(self, now: dt.datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> dt.datetime:
+        return self.now
 
 
 @pytest.fixture
-def newest() -> str:
-    """The newest complete day."""
-    return str(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1))
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(NOON)
+    monkeypatch.setattr(automation, "_now", clock)
+    return clock
 
 
-def tick(pipeline: Pipeline, api: UserApi) -> dg.RunRequest | dg.SkipReason:
-    with dg.build_sensor_context(instance=pipeline.instance, resources={"user_api": api}) as context:
-        result = automation.api_availability(context)
-    assert isinstance(result, dg.RunRequest | dg.SkipReason)
-    return result
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    del clock
+    for name in ("USERS_CATCHUP", "USERS_MAX_ACTIVE_RUNS", "USERS_DAYS_PER_RUN", "USERS_MAX_ATTEMPTS"):
+        monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.filterwarnings("ignore:Function `JobDefinition.run_request_for_partition`")  # called by Dagster itself
-def test_the_schedule_launches_the_day_that_has_just_ended() -> None:
-    moment = dt.datetime(2023, 3, 27, tzinfo=dt.UTC)
-    context = dg.build_schedule_context(scheduled_execution_time=moment)
-    result = defs.resolve_schedule_def("daily").evaluate_tick(context)
-    assert [request.partition_key for request in result.run_requests or []] == ["2023-03-26"]
+class Sensor:
+    """The sensor, tick after tick, with its cursor."""
+
+    def __init__(self, pipeline: Pipeline, api: RecordedApi) -> None:
+        self.pipeline = pipeline
+        self.api = UserApi(url=api.url)
+        self.cursor: str | None = None
+
+    def tick(self) -> dg.SensorResult:
+        with dg.build_sensor_context(
+            instance=self.pipeline.instance,
+            cursor=self.cursor,
+            repository_def=defs.get_repository_def(),
+            resources={"user_api": self.api, "postgres": self.pipeline.postgres},
+        ) as context:
+            result = automation.api_availability(context)
+        assert isinstance(result, dg.SensorResult)
+        self.cursor = result.cursor
+        return result
+
+    def asks(self) -> list[str | None]:
+        return [request.run_key for request in self.tick().run_requests or []]
+
+    def says(self) -> str:
+        result = self.tick()
+        assert not result.run_requests
+        assert result.skip_reason
+        return str(result.skip_reason.skip_message)
+
+    def observes(self) -> list[dict[str, Any]]:
+        events = self.tick().asset_events or []
+        return [
+            {name: value.value for name, value in event.metadata.items()}
+            for event in events
+            if isinstance(event, dg.AssetObservation)
+        ]
+
+
+@pytest.fixture
+def sensor(pipeline: Pipeline, recorded_api: RecordedApi) -> Sensor:
+    return Sensor(pipeline, recorded_api)
+
+
+def a_run(
+    instance: dg.DagsterInstance,
+    status: dg.DagsterRunStatus,
+    tags: dict[str, str],
+    **more: Any,  # noqa: ANN401
+) -> dg.DagsterRun:
+    """A run of the job that has come to this."""
+    job = defs.resolve_job_def("user_processing")
+    run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED, **more)
+    if status == dg.DagsterRunStatus.FAILURE:
+        instance.report_run_failed(run)
+    if status == dg.DagsterRunStatus.CANCELED:
+        instance.report_run_canceled(run)
+    return run
 
 
 def test_schedule_and_sensor_run_without_being_switched_on() -> None:
-    daily = defs.resolve_schedule_def("daily")
-    assert daily.default_status == dg.DefaultScheduleStatus.RUNNING
-    assert (daily.cron_schedule, daily.execution_timezone) == ("0 0 * * *", "UTC")
+    assert automation.daily.default_status == dg.DefaultScheduleStatus.RUNNING
+    assert (automation.daily.cron_schedule, automation.daily.execution_timezone) == ("0 0 * * *", "UTC")
     assert automation.api_availability.default_status == dg.DefaultSensorStatus.RUNNING
     assert automation.api_availability.minimum_interval_seconds == 60
 
 
-def test_the_api_answers_and_the_newest_day_is_missing(
-    pipeline: Pipeline, recorded_api: RecordedApi, newest: str
-) -> None:
-    asked = tick(pipeline, UserApi(url=recorded_api.url))
-    assert isinstance(asked, dg.RunRequest)
-    assert (asked.partition_key, asked.run_key) == (newest, newest)
-    assert days.get_last_partition_key() == newest
+# The schedule
 
 
-def test_the_api_is_down_and_the_reason_says_what_was_seen(
-    pipeline: Pipeline, recorded_api: RecordedApi, newest: str
+def schedule(api: RecordedApi, moment: dt.datetime) -> dg.RunRequest | str | None:
+    resources = {"user_api": UserApi(url=api.url)}
+    with dg.build_schedule_context(scheduled_execution_time=moment, resources=resources) as context:
+        result = automation.daily(context)
+    assert isinstance(result, dg.RunRequest | dg.SkipReason)
+    return result.skip_message if isinstance(result, dg.SkipReason) else result
+
+
+@pytest.mark.parametrize(("moment", "day"), [("2023-01-02", "2023-01-01"), ("2023-03-27", "2023-03-26")])
+def test_the_schedule_launches_the_day_that_has_just_ended(
+    recorded_api: RecordedApi, clock: Clock, moment: str, day: str
 ) -> None:
+    scheduled = dt.datetime.fromisoformat(f"{moment}T00:00:00+00:00")
+    clock.now = scheduled + dt.timedelta(seconds=3)
+    request = schedule(recorded_api, scheduled)
+    assert isinstance(request, dg.RunRequest)
+    assert (request.partition_key, request.run_key) == (day, day)
+
+
+def test_the_schedule_leaves_a_day_to_the_sensor_while_the_api_is_down(recorded_api: RecordedApi, clock: Clock) -> None:
     recorded_api.close()
-    skipped = tick(pipeline, UserApi(url=recorded_api.url))
-    assert isinstance(skipped, dg.SkipReason)
-    assert recorded_api.url in str(skipped.skip_message)
-    assert "refused" in str(skipped.skip_message)
-    assert newest in str(skipped.skip_message)
+    clock.now = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
+    said = schedule(recorded_api, clock.now)
+    assert isinstance(said, str)
+    assert "refused" in said
+    assert "The sensor asks for day 2023-01-01" in said
 
 
-def test_a_200_that_is_no_page_of_users_is_not_available(pipeline: Pipeline, recorded_api: RecordedApi) -> None:
-    recorded_api.tamper = lambda _, page: {**page, "results": []}
-    skipped = tick(pipeline, UserApi(url=recorded_api.url))
-    assert isinstance(skipped, dg.SkipReason)
-    assert "asked for 1 users, and 0 came" in str(skipped.skip_message)
-
-
-def test_the_newest_day_is_there_and_nothing_is_asked(
-    pipeline: Pipeline, recorded_api: RecordedApi, newest: str
+def test_a_tick_of_the_schedule_that_comes_late_leaves_its_day_to_the_sensor(
+    recorded_api: RecordedApi, clock: Clock
 ) -> None:
-    assert pipeline.run(newest).success
-    skipped = tick(pipeline, UserApi(url=recorded_api.url))
-    assert isinstance(skipped, dg.SkipReason)
-    assert skipped.skip_message == f"The newest complete day, {newest}, is stored."
+    scheduled = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
+    clock.now = scheduled + dt.timedelta(seconds=31)
+    assert schedule(recorded_api, scheduled) == "This tick comes 31 s late; the sensor asks for day 2023-01-01."
     assert recorded_api.asked == []
 
 
-def test_a_run_is_at_work_on_the_newest_day(pipeline: Pipeline, recorded_api: RecordedApi, newest: str) -> None:
-    run = pipeline.instance.create_run_for_job(
-        defs.resolve_job_def("user_processing"), tags={"dagster/partition": newest}, status=dg.DagsterRunStatus.STARTED
-    )
-    skipped = tick(pipeline, UserApi(url=recorded_api.url))
-    assert isinstance(skipped, dg.SkipReason)
-    assert skipped.skip_message == f"Run {run.run_id} is at work on day {newest}."
+def test_the_schedule_has_no_day_before_the_first_has_ended(recorded_api: RecordedApi, clock: Clock) -> None:
+    clock.now = dt.datetime(2023, 1, 1, tzinfo=dt.UTC)
+    assert schedule(recorded_api, clock.now) == "2022-12-31 is not one of the days from 2023-01-01 to now."
+
+
+def test_schedule_and_sensor_never_ask_for_a_new_day_at_the_same_moment(
+    sensor: Sensor, recorded_api: RecordedApi, clock: Clock
+) -> None:
+    midnight = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
+    for second in range(60):
+        clock.now = midnight + dt.timedelta(seconds=second)
+        by_schedule = isinstance(schedule(recorded_api, midnight), dg.RunRequest)
+        assert not (by_schedule and sensor.asks())
+    assert sensor.asks() == ["2023-01-01#1"]
+
+
+# The sensor
+
+
+def test_the_api_answers_and_the_newest_day_is_missing(sensor: Sensor) -> None:
+    (request,) = sensor.tick().run_requests or []
+    assert (request.partition_key, request.run_key, request.tags) == (NEWEST, f"{NEWEST}#1", {})
+
+
+def test_with_catch_up_all_days_are_one_range(sensor: Sensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERS_CATCHUP", "true")
+    (request,) = sensor.tick().run_requests or []
+    assert request.tags == {
+        "dagster/asset_partition_range_start": "2023-01-01",
+        "dagster/asset_partition_range_end": NEWEST,
+    }
+    assert request.partition_key is None
+
+
+def test_settings_come_from_the_environment(sensor: Sensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERS_CATCHUP", "True")
+    monkeypatch.setenv("USERS_DAYS_PER_RUN", "2")
+    monkeypatch.setenv("USERS_MAX_ACTIVE_RUNS", "2")
+    assert sensor.asks() == ["2023-01-01...2023-01-02#1", "2023-01-03...2023-01-04#1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("USERS_CATCHUP", "yes"), ("USERS_MAX_ACTIVE_RUNS", "0"), ("USERS_DAYS_PER_RUN", "-1")]
+)
+def test_a_setting_that_cannot_be_is_an_error(
+    sensor: Sensor, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(dg.Failure) as caught:
+        sensor.tick()
+    assert str(caught.value.description).startswith(f"{name} is ")
+
+
+def test_the_newest_day_is_there_and_nothing_is_asked(sensor: Sensor, pipeline: Pipeline) -> None:
+    assert pipeline.run(NEWEST).success
+    assert [sensor.asks() for _ in range(10)] == [[]] * 10
+    assert f"The newest day, {NEWEST}, is stored." in sensor.says()
+
+
+def test_all_days_are_there(sensor: Sensor, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERS_CATCHUP", "true")
+    assert pipeline.run("2023-01-01", NEWEST).success
+    assert "All 5 days that are due are stored." in sensor.says()
+
+
+def test_a_day_that_was_stored_and_is_gone_from_the_database_is_asked_for(
+    sensor: Sensor, pipeline: Pipeline, query: Query
+) -> None:
+    assert pipeline.run(NEWEST).success
+    query("DELETE FROM user_loads")
+    (key,) = sensor.asks()
+    assert str(key).startswith(f"{NEWEST}#1 after event ")
+
+
+def test_a_day_that_was_stored_by_a_run_that_could_not_say_so_is_reported_and_not_asked_for(
+    sensor: Sensor, pipeline: Pipeline
+) -> None:
+    assert pipeline.run("2023-01-01", NEWEST, users_per_day=7).success
+    # An instance that knows nothing, as after a crash between the commit and the event.
+    with dg.DagsterInstance.ephemeral() as pipeline.instance:
+        result = sensor.tick()
+        assert not result.run_requests
+        reported = [event for event in result.asset_events or [] if isinstance(event, dg.AssetMaterialization)]
+        assert [event.partition for event in reported] == DUE
+        assert {event.metadata["dagster/row_count"].value for event in reported} == {7}
+        for event in reported:
+            pipeline.instance.report_runless_asset_event(event)
+        assert pipeline.instance.get_materialized_partitions(stored_users.key) == set(DUE)
+        assert sensor.tick().asset_events == []
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"dagster/partition": NEWEST},
+        {"dagster/asset_partition_range_start": "2023-01-04", "dagster/asset_partition_range_end": "2023-01-06"},
+    ],
+)
+def test_a_run_is_at_work_on_the_newest_day(sensor: Sensor, pipeline: Pipeline, tags: dict[str, str]) -> None:
+    a_run(pipeline.instance, dg.DagsterRunStatus.STARTED, tags)
+    assert f"At work: {NEWEST}." in sensor.says()
+
+
+def test_runs_that_do_not_store_the_day_keep_nobody_from_asking(sensor: Sensor, pipeline: Pipeline) -> None:
+    day = {"dagster/partition": NEWEST}
+    a_run(pipeline.instance, dg.DagsterRunStatus.STARTED, {"dagster/partition": "2023-01-04"})
+    a_run(pipeline.instance, dg.DagsterRunStatus.STARTED, day, asset_selection=frozenset([dg.AssetKey("raw_user")]))
+    # Created by a process that died before it could queue it.
+    pipeline.instance.create_run_for_job(defs.resolve_job_def("user_processing"), tags=day)
+    assert sensor.asks() == [f"{NEWEST}#1"]
+
+
+@pytest.mark.parametrize("kind", ["assets", "job"])
+def test_a_day_that_waits_in_a_backfill_is_not_asked_for(sensor: Sensor, pipeline: Pipeline, kind: str) -> None:
+    days = ["2023-01-04", NEWEST]
+    if kind == "assets":
+        subset = CADENCE.days.subset_with_partition_keys(days)
+        backfill = PartitionBackfill.from_asset_graph_subset(
+            backfill_id="abc",
+            backfill_timestamp=NOON.timestamp(),
+            tags={},
+            dynamic_partitions_store=pipeline.instance,
+            asset_graph_subset=AssetGraphSubset({stored_users.key: subset}),  # type: ignore[call-arg]
+            title=None,
+            description=None,
+            run_config=None,
+        )
+    else:
+        location = InProcessCodeLocationOrigin(loadable_target_origin=LoadableTargetOrigin())
+        backfill = PartitionBackfill(
+            backfill_id="abc",
+            status=BulkActionStatus.REQUESTED,
+            from_failure=False,
+            tags={},
+            backfill_timestamp=NOON.timestamp(),
+            partition_set_origin=RemotePartitionSetOrigin(
+                repository_origin=RemoteRepositoryOrigin(location, "__repository__"),
+                partition_set_name="user_processing_partition_set",
+            ),
+            partition_names=days,
+        )
+    pipeline.instance.add_backfill(backfill)
+    assert f"At work: {NEWEST}." in sensor.says()
+    pipeline.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_SUCCESS))
+    assert sensor.asks() == [f"{NEWEST}#1"]
+
+
+def test_a_day_that_failed_is_asked_for_again_after_a_pause_by_itself(
+    sensor: Sensor,
+    pipeline: Pipeline,
+    recorded_api: RecordedApi,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("USERS_CATCHUP", "true")
+    pipeline.ask(recorded_api)
+    recorded_api.tamper = lambda query, page: {} if query["seed"] == "2023-01-03" else page
+    clock.now = dt.datetime.now(dt.UTC)
+    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    failed = pipeline.run_job("2023-01-01", NEWEST)
+    run = pipeline.instance.get_run_by_id(failed.run_id)
+    assert run
+    assert (run.tags[FAILED_DAYS], run.tags.get(STOPPED_AT)) == ("2023-01-03", None)
+    requests = sensor.tick().run_requests or []
+    assert [request.run_key for request in requests] == ["2023-01-01...2023-01-02#2", f"2023-01-04...{NEWEST}#2"]
+    # The pages of the days that were not at fault are there, and are not fetched again.
+    assert {request.tags[PAGES_SINCE] for request in requests} == {run.run_id}
+    asked = len(recorded_api.asked)
+    for request in requests:
+        assert pipeline.run_job(request.tags["dagster/asset_partition_range_start"], tags=dict(request.tags)).success
+    assert len(recorded_api.asked) == asked
+    assert "Failed, and tried again from" in sensor.says()
+    clock.now += dt.timedelta(minutes=6)
+    (again,) = sensor.tick().run_requests or []
+    assert (again.run_key, again.tags) == ("2023-01-03#2", {})
+    recorded_api.tamper = lambda _, page: page
+    assert pipeline.run_job("2023-01-03").success
+    assert "All 5 days that are due are stored." in sensor.says()
+
+
+def test_a_run_that_finds_the_api_gone_is_held_against_no_day(
+    sensor: Sensor, pipeline: Pipeline, recorded_api: RecordedApi, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    pipeline.user_api = UserApi(url="http://127.0.0.1:1/", attempts=1)
+    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    recorded_api.tamper = lambda _, page: {**page, "results": []}
+    sensor.tick()
+    clock.now = dt.datetime.now(dt.UTC)
+    run = pipeline.instance.get_run_by_id(pipeline.run_job(NEWEST).run_id)
+    assert run
+    assert (run.tags[STOPPED_AT], run.tags.get(FAILED_DAYS)) == (NEWEST, None)
+    clock.now = dt.datetime.now(dt.UTC)
+    recorded_api.tamper = lambda _, page: page
+    # It has come back: there is nothing to wait for.
+    assert sensor.asks() == [f"{NEWEST}#2"]
+
+
+def test_a_day_that_failed_too_often_is_left_to_people(
+    sensor: Sensor, pipeline: Pipeline, recorded_api: RecordedApi, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    monkeypatch.setenv("USERS_MAX_ATTEMPTS", "2")
+    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    pipeline.ask(recorded_api)
+    recorded_api.tamper = lambda _, __: {}
+    for _ in range(2):
+        run = pipeline.run_job(NEWEST)
+    recorded_api.tamper = lambda _, page: page
+    clock.now = dt.datetime.now(dt.UTC) + dt.timedelta(days=2)
+    said = sensor.says()
+    assert f"Failed 2 times, and not asked for again until somebody runs them by hand: {NEWEST}" in said
+    assert run.run_id in said
+    assert pipeline.run_job(NEWEST).success
+    assert "is stored" in sensor.says()
+
+
+def test_a_run_that_dagster_is_about_to_retry_is_waited_for(
+    sensor: Sensor, pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    tags = {"dagster/partition": NEWEST, "dagster/will_retry": "true"}
+    run = a_run(pipeline.instance, dg.DagsterRunStatus.FAILURE, tags)
+    clock.now = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=9)
+    assert f"At work: {NEWEST}." in sensor.says()
+    # The retry was launched, and failed as well; the two are one attempt.
+    pipeline.instance.add_run_tags(run.run_id, {"dagster/auto_retry_run_id": "another"})
+    last = {**tags, "dagster/will_retry": "false"}
+    group = {"root_run_id": run.run_id, "parent_run_id": run.run_id}
+    a_run(pipeline.instance, dg.DagsterRunStatus.FAILURE, last, **group)
+    assert sensor.asks() == [f"{NEWEST}#2"]
+
+
+def test_a_retry_that_never_comes_is_not_waited_for(
+    sensor: Sensor, pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    a_run(pipeline.instance, dg.DagsterRunStatus.FAILURE, {"dagster/partition": NEWEST, "dagster/will_retry": "true"})
+    clock.now = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=11)
+    assert sensor.asks() == [f"{NEWEST}#2"]
+
+
+def test_a_run_that_was_cancelled_is_left_to_people(sensor: Sensor, pipeline: Pipeline) -> None:
+    a_run(pipeline.instance, dg.DagsterRunStatus.CANCELED, {"dagster/partition": NEWEST})
+    assert f"Cancelled, and not asked for again until somebody runs them by hand: {NEWEST}." in sensor.says()
+
+
+def test_the_api_is_down_and_the_reason_says_what_was_seen_and_since_when(
+    sensor: Sensor, recorded_api: RecordedApi, clock: Clock
+) -> None:
+    recorded_api.close()
+    sensor.tick()
+    clock.now = NOON + dt.timedelta(hours=2)
+    said = sensor.says()
+    assert recorded_api.url in said
+    assert "refused" in said
+    assert "down since 2023-01-06 12:00:00 UTC" in said
+
+
+def test_a_200_that_is_no_page_of_users_is_not_available(sensor: Sensor, recorded_api: RecordedApi) -> None:
+    recorded_api.tamper = lambda _, page: {**page, "results": []}
+    assert "asked for 1 users, and 0 came" in sensor.says()
+
+
+def test_the_api_is_down_for_too_long_and_the_tick_fails_until_it_is_back(
+    sensor: Sensor, recorded_api: RecordedApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USER_API_TIMEOUT", "3600")
+    recorded_api.tamper = lambda _, page: {**page, "results": []}
+    sensor.tick()
+    clock.now = NOON + dt.timedelta(hours=1)
+    assert "down since" in sensor.says()
+    for minutes in (61, 62):
+        clock.now = NOON + dt.timedelta(minutes=minutes)
+        with pytest.raises(automation.ApiDownError) as caught:
+            sensor.tick()
+        assert "down since 2023-01-06 12:00:00 UTC" in str(caught.value.description)
+        assert "USER_API_TIMEOUT allows, 3,600 s" in str(caught.value.description)
+    recorded_api.tamper = lambda _, page: page
+    assert sensor.asks() == [f"{NEWEST}#1"]
+
+
+def test_the_api_may_be_down_for_seven_days(sensor: Sensor, recorded_api: RecordedApi, clock: Clock) -> None:
+    recorded_api.tamper = lambda _, page: {**page, "results": []}
+    sensor.tick()
+    clock.now = NOON + dt.timedelta(days=7)
+    sensor.tick()
+    clock.now += dt.timedelta(seconds=1)
+    with pytest.raises(automation.ApiDownError):
+        sensor.tick()
+
+
+def test_the_api_comes_back_and_the_days_that_wait_are_asked_for_at_the_next_poll(
+    sensor: Sensor, recorded_api: RecordedApi, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USERS_CATCHUP", "true")
+    assert pipeline.run("2023-01-01", "2023-01-02").success
+    recorded_api.tamper = lambda _, page: {**page, "results": []}
+    assert "wait for it" in sensor.says()
+    recorded_api.tamper = lambda _, page: page
+    assert sensor.asks() == [f"2023-01-03...{NEWEST}#1"]
+
+
+def test_what_the_api_says_is_observed_when_it_changes_and_when_days_are_asked_for(
+    sensor: Sensor, recorded_api: RecordedApi, pipeline: Pipeline
+) -> None:
+    assert pipeline.run(NEWEST).success
+    (first,) = sensor.observes()
+    assert first["api_up"] == 1
+    assert 0 < first["api_latency_seconds"] < 10
+    assert sensor.observes() == []
+    recorded_api.tamper = lambda _, page: {**page, "results": []}
+    (down,) = sensor.observes()
+    assert down["api_up"] == 0
+    assert "0 came" in down["api_seen"]
+    assert sensor.observes() == []
+    recorded_api.tamper = lambda _, page: page
+    assert [seen["api_up"] for seen in sensor.observes()] == [1]
+    assert sensor.observes() == []
+
+
+def test_the_database_is_down_and_the_days_wait(sensor: Sensor, pipeline: Pipeline) -> None:
+    there, pipeline.postgres = pipeline.postgres, Postgres(url="postgresql://u:canary@127.0.0.1:1/users")
+    said = sensor.says()
+    assert "Postgres cannot be reached" in said
+    assert "canary" not in said
+    pipeline.postgres = there
+    assert sensor.asks() == [f"{NEWEST}#1"]

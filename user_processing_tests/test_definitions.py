@@ -96,4 +96,4 @@ def test_every_variable_is_listed_in_the_example() -> None:
 
 
 def test_assets_run_over_days_from_the_first_one() -> None:
-    assert assets.FIRST_DAY == "2023-01-01"
+    assert assets.days.get_first_partition_key() == "2023-01-01"

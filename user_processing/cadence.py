@@ -1,0 +1,56 @@
+"""When days begin, end and are due: the one place that says so.
+
+The days of the assets, the daily schedule, the sensor, the checks and the backfill command all follow `CADENCE`.
+"""
+
+import dataclasses
+import datetime as dt
+import functools
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """One partition a calendar day, named YYYY-MM-DD, from midnight to midnight in `time_zone`."""
+
+    first_day: str = "2023-01-01"
+    """Airflow's start_date."""
+
+    last_day: str | None = None
+    """Airflow's end_date, itself included; None: no end."""
+
+    time_zone: str = "UTC"
+    """An IANA name. A day of 23 or 25 hours is one day."""
+
+    hour: int = 0
+    """Hour of the next day, by the clock of `time_zone`, from which on a day is due."""
+
+    @functools.cached_property
+    def days(self) -> dg.DailyPartitionsDefinition:
+        """The partitions of the assets."""
+        end = dt.date.fromisoformat(self.last_day) + dt.timedelta(days=1) if self.last_day else None
+        return dg.DailyPartitionsDefinition(
+            start_date=self.first_day, end_date=end.isoformat() if end else None, timezone=self.time_zone
+        )
+
+    def cron_schedule(self, *, hours_later: int = 0) -> str:
+        """Once a day, at the hour at which a day is due, or so many hours later."""
+        return f"0 {(self.hour + hours_later) % 24} * * *"
+
+    def newest_due(self, now: dt.datetime) -> dt.date:
+        """The newest day that is due at this moment, whether or not it lies within the first and the last day."""
+        local = now.astimezone(ZoneInfo(self.time_zone))
+        return local.date() - dt.timedelta(days=1 if local.hour >= self.hour else 2)
+
+    def due(self, now: dt.datetime) -> list[str]:
+        """Every day that is due at this moment, oldest first."""
+        first = dt.date.fromisoformat(self.first_day)
+        last = self.newest_due(now)
+        if self.last_day:
+            last = min(last, dt.date.fromisoformat(self.last_day))
+        return [(first + dt.timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]
+
+
+CADENCE = Cadence()
