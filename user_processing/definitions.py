@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from user_processing import assets, automation, checks
+from user_processing import alerts, assets, automation, checks
 from user_processing.resources.day_files import DayFiles
 from user_processing.resources.postgres import Postgres
 from user_processing.resources.user_api import UserApi
@@ -13,7 +13,7 @@ defs = dg.Definitions(
     asset_checks=[checks.reconciliation],
     jobs=[automation.user_processing, automation.morning_checks],
     schedules=[automation.daily, automation.every_morning],
-    sensors=[automation.api_availability],
+    sensors=[automation.api_availability, alerts.failure_alerts],
     # Four steps in a row in one process: 5.3 s a run, where the multiprocess executor takes 29.7 s.
     executor=dg.in_process_executor,
     resources={
