@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("daemon")]
 
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
 PIDS = '{ logsForRun(runId: "%s") { ... on EventConnection { events { ... on MessageEvent { message } } } } }'
+SLOTS = "{ instance { concurrencyLimits { claimedSlots { runId } pendingSteps { runId } } } }"
 
 
 @pytest.fixture
@@ -59,6 +62,11 @@ def kill_worker(dev: Serving, run: str) -> None:
     os.kill(int(pid), signal.SIGKILL)
 
 
+def with_slots(dev: Serving) -> set[str]:
+    """The runs that have a slot of a pool, or wait for one."""
+    return set(re.findall(r'"runId": "([^"]+)"', json.dumps(get(f"{dev.url}/graphql", SLOTS))))
+
+
 def test_a_killed_run_is_marked_failed_and_its_day_is_stored_by_the_retry(
     checkout: Checkout, recorded_api: RecordedApi, tmp_path: Path
 ) -> None:
@@ -89,3 +97,35 @@ def test_a_killed_run_is_marked_failed_and_its_day_is_stored_by_the_retry(
         "SELECT partition_date::text, count(*), count(DISTINCT email) FROM users "
         "WHERE partition_date >= '2023-05-01' AND partition_date <= '2023-05-02' GROUP BY 1 ORDER BY 1"
     ) == [("2023-05-01", 20, 20), ("2023-05-02", 20, 20)]
+
+
+def test_a_killed_command_line_is_marked_failed_and_gives_its_slot_back(
+    checkout: Checkout, recorded_api: RecordedApi, tmp_path: Path
+) -> None:
+    environment = {"USER_API_URL": recorded_api.url, "USERS_PER_DAY": "20"}
+    materialize = "dagster asset materialize -m user_processing --select '*' --partition 2023-05-01"
+    checkout.run("dagster instance concurrency set user_api 1", DAGSTER_HOME=str(checkout.folder))
+    recorded_api.tamper = blocking = Blocking()
+
+    with checkout.serving("dagster dev --port {port}", tmp_path / "dev.log", **environment) as dev:
+        with subprocess.Popen(
+            ["bash", "-c", f"exec {materialize}"],
+            cwd=checkout.folder,
+            env=checkout.environment | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as command:
+            assert blocking.asked.wait(60)
+            ((killed, status),) = runs(dev, "2023-05-01").items()
+            assert status == "STARTED"
+            assert killed in with_slots(dev)
+            command.kill()
+        wait_for(lambda: runs(dev, "2023-05-01")[killed] == "FAILURE", seconds=60)
+        wait_for(lambda: killed not in with_slots(dev), seconds=60)
+        blocking.go.set()
+        checkout.run(materialize, **environment)
+        # Dagster cannot retry what no code location has started.
+        assert sorted(runs(dev, "2023-05-01").values()) == ["FAILURE", "SUCCESS"]
+        messages = json.dumps(get(f"{dev.url}/graphql", PIDS % killed))
+    assert f"Process {command.pid} on {socket.gethostname()}, which was at work on it, is gone." in messages
+    assert checkout.days().count("2023-05-01") == 1
