@@ -29,6 +29,7 @@ from requests.adapters import HTTPAdapter
 
 from user_processing import users, variables
 from user_processing.embedded import api as stand_in
+from user_processing.resources.rate_limit import RateLimit, StoppingError, store_of
 
 _CHUNK = 256 * 1024  # bytes
 _BODY_START = 200  # characters of a body that an error quotes
@@ -39,6 +40,8 @@ _HTTP_OK = 200
 _PROBE_SECONDS = 10.0
 _CONNECTION = re.compile(r"^\w+\(host='(.*?)', port=(\d+)\)")  # how urllib3's errors begin
 _HOST_AND_PORT = r"\1:\2"
+_PUBLIC_HOST = "randomuser.me"
+_PUBLIC_LIMIT = 20_000  # users for each address in five minutes
 _NO_URL = "(not the address of an HTTP API)"
 _SHORTEST_TIMEOUT = 0.001  # seconds; to a socket, 0 means not to wait at all
 
@@ -81,7 +84,19 @@ class UserApi(dg.ConfigurableResource[Any]):
     users_per_day: int | None = Field(
         default=None, description="Users to ask for where a run does not say. Without it: USERS_PER_DAY, or else 1."
     )
-    concurrency: int = Field(default=4, ge=1, le=64, description="Pages asked for at once.")
+    concurrency: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Pages asked for at once, by a run; where a rate limit is in force, by all runs together.",
+    )
+    rate_limit: int | None = Field(
+        default=None,
+        ge=0,
+        description="Users that all runs together may ask for in `rate_window_seconds`; 0: no limit. "
+        "Without it: USER_API_RATE_LIMIT, or else 20,000 for randomuser.me and no limit for any other API.",
+    )
+    rate_window_seconds: float = Field(default=300.0, gt=0, description="The time that the rate limit is for.")
     attempts: int = Field(default=6, ge=1, description="Times a page is asked for before the day fails.")
     backoff_seconds: float = Field(
         default=1.0,
@@ -93,17 +108,31 @@ class UserApi(dg.ConfigurableResource[Any]):
     )
     connect_seconds: float = Field(default=10.0, gt=0, description="Time for a connection to be made.")
     attempt_seconds: float = Field(default=60.0, gt=0, description="Time for one attempt, from request to last byte.")
-    total_seconds: float = Field(default=600.0, gt=0, description="Time for a page with all its attempts and pauses.")
+    total_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        description="Time for a page with all its attempts and pauses; to wait for the rate limit takes none of it.",
+    )
     largest_body: int = Field(default=64 * 1024 * 1024, gt=0, description="Bytes after which a body is given up.")
 
     _session: requests.Session = PrivateAttr()
     _base: str = PrivateAttr()
     _log: Any = PrivateAttr(default=None)
+    _limit: RateLimit | None = PrivateAttr(default=None)
 
     @contextlib.contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator["UserApi"]:
         """Keep connections open for as long as the run lasts; start the stand-in where there is no URL."""
         self._log = context.log
+        users_allowed = self.users_allowed
+        if users_allowed:
+            self._limit = RateLimit(
+                store_of(context.instance),
+                users=users_allowed,
+                seconds=self.rate_window_seconds,
+                requests=self.concurrency,
+                log=self._log,
+            )
         with contextlib.ExitStack() as stack:
             self._session = stack.enter_context(_Session())
             self._session.max_redirects = _MOST_REDIRECTS
@@ -130,6 +159,22 @@ class UserApi(dg.ConfigurableResource[Any]):
         """Users to ask for where a run does not say."""
         return variables.whole_number("USERS_PER_DAY", 1) if self.users_per_day is None else self.users_per_day
 
+    @property
+    def users_allowed(self) -> int:
+        """Users that all runs together may ask for in `rate_window_seconds`; 0: no limit.
+
+        Raises:
+            dagster.Failure: the variable holds no such number.
+        """
+        if self.rate_limit is not None:
+            return self.rate_limit
+        name = "USER_API_RATE_LIMIT"
+        allowed = variables.whole_number(name, _PUBLIC_LIMIT if _is_public(self._url()) else 0)
+        if allowed < 0:
+            message = f"{name} is {allowed}; it has to be a whole number, and 0 means no limit."
+            raise dg.Failure(message, allow_retries=False)
+        return allowed
+
     def _url(self) -> str | None:
         return self.url or variables.service("USER_API_URL")
 
@@ -150,21 +195,23 @@ class UserApi(dg.ConfigurableResource[Any]):
         query = _query(seed=seed, page=page, results=results)
         shown = _without_secrets(self._base, query)
         stopping = stopping or threading.Event()
-        end = time.monotonic() + self.total_seconds
+        begun = time.monotonic()  # later by what was waited for the rate limit
 
         def attempt() -> bytes:
-            if stopping.is_set():
-                message = "not asked: the run is stopping"
-                raise _TransientError(message)
-            return self._attempt(query, min(self.attempt_seconds, end - time.monotonic()))
+            nonlocal begun
+            seconds = min(self.attempt_seconds, begun + self.total_seconds - time.monotonic())
+            with self._allowed(results, seconds, stopping) as waited:
+                begun += waited
+                return self._attempt(query, seconds)
+
+        enough = tenacity.stop_any(tenacity.stop_after_attempt(self.attempts), tenacity.stop_when_event_set(stopping))
+
+        def give_up(state: tenacity.RetryCallState) -> bool:
+            return enough(state) or time.monotonic() - begun + state.upcoming_sleep >= self.total_seconds
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_TransientError),
-            stop=tenacity.stop_any(
-                tenacity.stop_after_attempt(self.attempts),
-                tenacity.stop_before_delay(self.total_seconds),
-                tenacity.stop_when_event_set(stopping),
-            ),
+            stop=give_up,
             wait=self._pause,
             sleep=tenacity.sleep_using_event(stopping),
             before_sleep=lambda state: self._say(shown, state),
@@ -174,7 +221,7 @@ class UserApi(dg.ConfigurableResource[Any]):
             return retrying(attempt)
         except _TransientError as error:
             tried = retrying.statistics.get("attempt_number", 1)
-            elapsed = retrying.statistics.get("delay_since_first_attempt", 0.0)
+            elapsed = time.monotonic() - begun
             message = f"GET {shown} failed {tried} times in {elapsed:.0f} s, the last time: {error}"
             raise ApiUnavailableError(message) from None
         except users.ContractError as error:
@@ -192,6 +239,25 @@ class UserApi(dg.ConfigurableResource[Any]):
         except (_TransientError, users.ContractError) as error:
             return str(error)
         return None
+
+    @contextlib.contextmanager
+    def _allowed(self, results: int, seconds: float, stopping: threading.Event) -> Generator[float]:
+        """A request that the rate limit allows; yields the seconds waited for that.
+
+        Raises:
+            _TransientError: the run stops.
+        """
+        message = "not asked: the run is stopping"
+        if stopping.is_set():
+            raise _TransientError(message)
+        if self._limit is None:
+            yield 0.0
+            return
+        try:
+            with self._limit.request(results, seconds=seconds, stopping=stopping) as waited:
+                yield waited
+        except StoppingError:
+            raise _TransientError(message) from None
 
     def _attempt(self, query: Mapping[str, str], seconds: float) -> bytes:
         """One request, in `seconds` from the connection to the last byte, with all its redirects.
@@ -415,6 +481,15 @@ _PUNCTUAL: Mapping[Any, Any] = {
 
 def _query(*, seed: str, page: int, results: int) -> dict[str, str]:
     return {"results": str(results), "seed": seed, "page": str(page), "inc": users.INCLUDED}
+
+
+def _is_public(url: str | None) -> bool:
+    """Whether it is the API that allows everybody as many users."""
+    try:
+        host = urlsplit(url or "").hostname or ""
+    except ValueError:
+        return False
+    return f".{host.rstrip('.')}".endswith(f".{_PUBLIC_HOST}")
 
 
 def _without_secrets(url: str, query: Mapping[str, str]) -> str:
