@@ -18,15 +18,31 @@ else
 DAYS = --partition $(DAY)
 endif
 
+ifdef CANCEL
+BACKFILL = cancel $(CANCEL)
+else ifdef RESUME
+BACKFILL = resume $(RESUME)
+else ifdef FROM
+BACKFILL = create --from $(FROM) --to $(TO) $(REPROCESS:%=--reprocess %)
+else
+BACKFILL = list
+endif
+BACKFILL_RUNS = $(if $(CANCEL),,$(if $(FROM)$(RESUME),$(if $(BACKWARDS),--backwards) $(if $(DRY_RUN),--dry-run) \
+	$(MAX_ACTIVE_RUNS:%=--max-active-runs %) $(DAYS_PER_RUN:%=--days-per-run %)))
+
 .DEFAULT_GOAL := help
-.PHONY: help run dev test coverage test-faults check format api psql show lock clean
+.PHONY: help run backfill dev test coverage test-faults check format api psql show lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 run: .venv/installed .env ## Take a day from the API to Postgres: the newest, DAY=2023-01-01, or FROM=2023-01-01 TO=2023-01-31
+	@$(if $(FROM)$(filter-out file,$(origin DAY)),$(BIN)/python -W ignore -m user_processing check-days $(if $(FROM),$(FROM) $(TO),$(DAY) $(DAY)))
 	@$(BIN)/python -W ignore -m dagster asset materialize -m user_processing --select '*' $(DAYS) --config-json '$(QUIET)'
 	@$(BIN)/python -m user_processing show
+
+backfill: .venv/installed .env ## Queue the days FROM … TO …, RESUME or CANCEL a backfill, or list them; docs/scheduling.md has the rest
+	@PYTHONWARNINGS=ignore $(BIN)/python -m user_processing.backfill $(BACKFILL) $(BACKFILL_RUNS)
 
 show: .venv/installed .env ## Show what is in the table: rows per day and country
 	@$(BIN)/python -m user_processing show

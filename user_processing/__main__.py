@@ -1,9 +1,11 @@
 """`python -m user_processing`: what the Makefile needs beside Dagster's own commands.
 
-Shows what is stored, opens psql on it, stops the embedded Postgres. Nothing that Dagster does itself.
+Shows what is stored, opens psql on it, stops the embedded Postgres, refuses days that cannot be. Nothing that Dagster
+does itself.
 """
 
 import argparse
+import datetime as dt
 import os
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from dotenv import load_dotenv
 from psycopg2.extensions import make_dsn, parse_dsn
 
 from user_processing import variables
+from user_processing.cadence import CADENCE, NoSuchDaysError
 from user_processing.embedded import postgres as embedded
 from user_processing.resources.postgres import Postgres
 
@@ -75,14 +78,30 @@ def stop() -> None:
     embedded.stop()
 
 
+def check_days(first: str, last: str) -> None:
+    """Refuse days that are none, not over yet, or the wrong way round."""
+    CADENCE.between(first, last, dt.datetime.now(dt.UTC))
+
+
 def main() -> None:
     """Read the command line."""
-    commands: dict[str, Callable[[], int | None]] = {"show": show, "psql": psql, "stop": stop}
+    commands: dict[str, Callable[..., int | None]] = {
+        "show": show,
+        "psql": psql,
+        "stop": stop,
+        "check-days": check_days,
+    }
     parser = argparse.ArgumentParser(prog="python -m user_processing", description=__doc__)
     parser.add_argument("command", choices=commands)
+    parser.add_argument("days", nargs="*", help="for check-days: the first and the last day, YYYY-MM-DD")
+    options = parser.parse_args()
+    if len(options.days) != (2 if options.command == "check-days" else 0):
+        parser.error("check-days takes two days, the other commands take none")
     load_dotenv(".env")
     try:
-        sys.exit(commands[parser.parse_args().command]())
+        sys.exit(commands[options.command](*options.days))
+    except NoSuchDaysError as error:
+        sys.exit(str(error))
     except (dg.Failure, embedded.EmbeddedPostgresError) as error:
         sys.exit(str(error.description if isinstance(error, dg.Failure) else error))
 

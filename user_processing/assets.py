@@ -18,7 +18,7 @@ import msgspec
 from pydantic import Field
 
 from user_processing import tables, users, variables
-from user_processing.cadence import CADENCE
+from user_processing.cadence import CADENCE, NoSuchDaysError
 from user_processing.resources.day_files import DayFiles, MissingFileError
 from user_processing.resources.postgres import DatabaseUnavailableError, Postgres
 from user_processing.resources.user_api import ApiUnavailableError, UserApi
@@ -259,18 +259,19 @@ def days_of(context: dg.AssetExecutionContext) -> list[str]:
     """The days of the run, oldest first.
 
     Raises:
-        dagster.Failure: there is none. Dagster takes a range whose end lies before its start for an empty one, and
-            would succeed.
+        dagster.Failure: the run names none, or some that are not over. Dagster itself would take a range whose end lies
+            before its start for an empty one and succeed, and fetch days of the next century.
     """
-    if context.partition_keys:
-        return sorted(context.partition_keys)
-    start = context.run.tags.get("dagster/asset_partition_range_start")
-    end = context.run.tags.get("dagster/asset_partition_range_end")
-    message = (
-        f"No day lies between {start} and {end}. Give the earlier day first: --partition-range {end}...{start}. "
-        f"Days run from {CADENCE.first_day} to yesterday ({CADENCE.time_zone})."
-    )
-    raise dg.Failure(message, allow_retries=False)
+    tags = context.run.tags
+    first = tags.get("dagster/partition") or tags.get("dagster/asset_partition_range_start")
+    last = tags.get("dagster/partition") or tags.get("dagster/asset_partition_range_end")
+    if not first or not last:
+        message = "The run names no day. Give it one, such as --partition 2023-01-01."
+        raise dg.Failure(message, allow_retries=False)
+    try:
+        return CADENCE.between(first, last, dt.datetime.now(dt.UTC))
+    except NoSuchDaysError as error:
+        raise dg.Failure(str(error), allow_retries=False) from None
 
 
 def day_by_day(

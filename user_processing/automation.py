@@ -195,7 +195,8 @@ def _planned(  # noqa: PLR0913 - all that is known
         due=due,
         stored=stored,
         busy=busy,
-        active_runs=len(active),
+        # A backfill has a limit of its own.
+        active_runs=sum(facts.LANE not in run.tags for run in active),
         attempts=attempts,
         stored_before=known,
         api_up_since=api_up_since,

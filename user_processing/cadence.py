@@ -52,5 +52,33 @@ class Cadence:
             last = min(last, dt.date.fromisoformat(self.last_day))
         return [(first + dt.timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]
 
+    def between(self, first: str, last: str, now: dt.datetime) -> list[str]:
+        """The days from the first to the last, both included, all of which have to be over at this moment.
+
+        Raises:
+            NoSuchDaysError: one of them is no day, or not within those that there are, or they are the wrong way round.
+        """
+        for text in (first, last):
+            try:
+                if dt.date.fromisoformat(text).isoformat() != text:
+                    raise ValueError  # noqa: TRY301 - other spellings that Python reads
+            except ValueError:
+                message = f"{text!r} is not a day. Write it as YYYY-MM-DD."
+                raise NoSuchDaysError(message) from None
+        if first > last:
+            message = f"{first} is after {last}. Give the earlier day first: {last}...{first}."
+            raise NoSuchDaysError(message)
+        over = dataclasses.replace(self, hour=0).due(now)
+        if not over or first < over[0] or last > over[-1]:
+            asked = first if first == last else f"{first}...{last}"
+            there = f"run from {over[0]} to {over[-1]} ({self.time_zone})" if over else "are yet to come"
+            message = f"{asked} is not within the days that there are. They {there}."
+            raise NoSuchDaysError(message)
+        return over[over.index(first) : over.index(last) + 1]
+
+
+class NoSuchDaysError(ValueError):
+    """What was asked for are not days of this pipeline; the message says why, and which there are."""
+
 
 CADENCE = Cadence()

@@ -20,6 +20,10 @@ from dagster._core.storage.tags import (
 from user_processing.assets import FAILED_DAYS, STOPPED_AT, stored_users
 from user_processing.catchup import Attempt
 
+# Tags of the runs that `backfill` queues: which backfill, and which of its lanes.
+BACKFILL = "user_processing/backfill"
+LANE = "user_processing/lane"
+
 # A run that is NOT_STARTED was given up before it was queued; asked for by its run key again, it is launched.
 _ACTIVE = [
     dg.DagsterRunStatus.QUEUED,
@@ -118,7 +122,9 @@ def _attempt(records: Sequence[dg.RunRecord]) -> Attempt:
 
 def _about_to_be_retried(record: dg.RunRecord, now: dt.datetime) -> bool:
     tags = record.dagster_run.tags
-    waits = tags.get(WILL_RETRY_TAG) == "true" and AUTO_RETRY_RUN_ID_TAG not in tags
+    # Dagster marks a run of the command line too, and cannot launch it again.
+    launched = record.dagster_run.remote_job_origin is not None
+    waits = launched and tags.get(WILL_RETRY_TAG) == "true" and AUTO_RETRY_RUN_ID_TAG not in tags
     return waits and record.end_time is not None and now.timestamp() - record.end_time < _RETRY_COMES_WITHIN.seconds
 
 

@@ -234,6 +234,15 @@ def ledger(connection: Connection) -> dict[dt.date, Load]:
         return {day: Load(users_asked, rows, digest) for day, users_asked, rows, digest in cursor.fetchall()}
 
 
+def loaded_at(connection: Connection) -> dict[dt.date, dt.datetime]:
+    """When each day of the ledger was stored; nothing while there is no ledger."""
+    if not _columns(connection, "user_loads"):
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT partition_date, loaded_at FROM user_loads")
+        return dict(cursor.fetchall())
+
+
 @contextlib.contextmanager
 def _no_last_words() -> Iterator[None]:
     """Keep psycopg2 from printing, in this thread, why the server ended the connection in the middle of COPY.

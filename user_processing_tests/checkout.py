@@ -126,8 +126,8 @@ def wait_for(condition: Callable[[], object], *, seconds: float = 90) -> None:
         time.sleep(0.2)
 
 
-def get(url: str, query: str | None = None) -> Any:  # noqa: ANN401
-    body = json.dumps({"query": query}).encode() if query else None
+def get(url: str, query: str | None = None, variables: dict[str, object] | None = None) -> Any:  # noqa: ANN401
+    body = json.dumps({"query": query, "variables": variables}).encode() if query else None
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"} if body else {})
     with urllib.request.urlopen(request, timeout=10) as answer:
         return json.load(answer)

@@ -93,12 +93,26 @@ def test_files_of_a_day_can_be_read_by_their_owner_only(pipeline: Pipeline) -> N
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
-def test_a_range_that_ends_before_it_starts_is_refused(pipeline: Pipeline, query: Query) -> None:
-    result = pipeline.run("2023-01-05", "2023-01-02")
+@pytest.mark.parametrize(
+    ("first", "last", "said"),
+    [
+        ("2023-01-05", "2023-01-02", "Give the earlier day first: 2023-01-02...2023-01-05."),
+        # Dagster itself accepts it, and would ask for every day until then.
+        ("2023-01-05", "2199-01-01", "2023-01-05...2199-01-01 is not within the days that there are"),
+    ],
+)
+def test_days_that_cannot_be_are_refused(pipeline: Pipeline, query: Query, first: str, last: str, said: str) -> None:
+    result = pipeline.run(first, last)
     assert not result.success
-    assert "--partition-range 2023-01-02...2023-01-05" in pipeline.error(result)
+    assert said in pipeline.error(result)
     assert pipeline.events("stored_users") == []
     assert query("SELECT count(*) FROM users") == [(0,)]
+
+
+def test_a_run_that_names_no_day_is_refused(pipeline: Pipeline) -> None:
+    result = pipeline.run_job("", tags={"some": "tag"})
+    assert not result.success
+    assert "The run names no day" in pipeline.error(result)
 
 
 def test_days_that_are_done_are_recorded_when_another_fails(
