@@ -31,7 +31,7 @@ BACKFILL_RUNS = $(if $(CANCEL),,$(if $(FROM)$(RESUME),$(if $(BACKWARDS),--backwa
 	$(MAX_ACTIVE_RUNS:%=--max-active-runs %) $(DAYS_PER_RUN:%=--days-per-run %)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run backfill dev test coverage test-faults check format api psql show lock clean
+.PHONY: help run backfill dev test coverage test-faults bench check format api psql show lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -64,6 +64,9 @@ coverage: .venv/installed-dev .env ## Run the tests and measure the branches the
 
 test-faults: .venv/installed-dev .env ## Run the tests that kill runs, servers and daemons, and look for leaks
 	@$(PYTEST) -m faults
+
+bench: .venv/installed ## Measure how long a tick of the sensor takes
+	@$(BIN)/python -W ignore -m benchmarks.sensor_tick
 
 check: .venv/installed-dev ## Lint, formatting, types
 	@$(BIN)/ruff check

@@ -8,11 +8,14 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
+from user_processing.embedded import postgres as embedded
 from user_processing_tests.checkout import Checkout, Serving, get, wait_for
 from user_processing_tests.conftest import RecordedApi
 
@@ -129,3 +132,32 @@ def test_a_killed_command_line_is_marked_failed_and_gives_its_slot_back(
         messages = json.dumps(get(f"{dev.url}/graphql", PIDS % killed))
     assert f"Process {command.pid} on {socket.gethostname()}, which was at work on it, is gone." in messages
     assert checkout.days().count("2023-05-01") == 1
+
+
+def test_a_daemon_that_has_nothing_to_do_writes_nothing_but_ticks(
+    checkout: Checkout, recorded_api: RecordedApi, tmp_path: Path
+) -> None:
+    checkout.run("dagster asset materialize -m user_processing --select '*' --partition $(date -u -d yesterday +%F)")
+    dsn = embedded.dsn("dagster", checkout.folder / ".local" / "postgres")
+
+    def rows() -> dict[str, int]:
+        """How many rows were ever added to each table of Dagster's."""
+        with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT relname, n_tup_ins FROM pg_stat_user_tables")
+            return dict(cursor.fetchall())
+
+    def ticks() -> int:
+        with closing(psycopg2.connect(dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM job_ticks WHERE status = 'SKIPPED' AND tick_body ~ 'api_availability'")
+            (count,) = cursor.fetchone() or (0,)
+            return int(count)
+
+    environment = {"USER_API_URL": recorded_api.url, "USER_API_POKE_INTERVAL": "5"}
+    with checkout.serving("dagster dev --port {port}", tmp_path / "dev.log", **environment):
+        wait_for(lambda: ticks() >= 2)
+        before, seen = rows(), ticks()
+        wait_for(lambda: ticks() >= seen + 3)
+        # What was written has been counted by the time that as many ticks again are there.
+        wait_for(lambda: rows()["job_ticks"] >= before["job_ticks"] + 3)
+        added = {table: count - before.get(table, 0) for table, count in rows().items()}
+    assert {table for table, count in added.items() if count} == {"job_ticks"}

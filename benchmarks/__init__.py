@@ -1,0 +1,1 @@
+"""What things cost, measured beside a limit or a peer in one run; `make bench`."""

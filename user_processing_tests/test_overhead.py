@@ -1,0 +1,81 @@
+"""What a tick of the sensor costs when nothing is to be done: as many queries for years of days as for months."""
+
+import dataclasses
+import datetime as dt
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import psycopg2
+import pytest
+import sqlalchemy
+
+from user_processing import automation, tables
+from user_processing.assets import stored_users
+from user_processing.cadence import CADENCE
+from user_processing.definitions import defs
+from user_processing.resources.postgres import Postgres
+from user_processing.resources.user_api import UserApi
+from user_processing_tests.checkout import ROOT
+from user_processing_tests.conftest import RecordedApi, Row
+
+
+@pytest.fixture
+def instance(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """As `dagster.yaml` says, in a database of its own, beside the tables of the users."""
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", database)
+    monkeypatch.chdir(tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        yield instance
+
+
+def test_a_tick_takes_as_many_queries_for_1_400_days_as_for_14(
+    instance: dg.DagsterInstance,
+    database: str,
+    query: Callable[..., list[Row]],
+    recorded_api: RecordedApi,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("USERS_CATCHUP", "true")
+    with psycopg2.connect(database) as connection:
+        tables.create_tables(connection)
+    connection.close()
+    resources = {"user_api": UserApi(url=recorded_api.url), "postgres": Postgres(url=database)}
+    asked: list[str] = []
+
+    def count(*arguments: object) -> None:
+        asked.append(str(arguments[2]))
+
+    def tick(days: int) -> list[str]:
+        """The queries of a tick, with this many days due and all of them stored."""
+        last = dt.date.fromisoformat(CADENCE.first_day) + dt.timedelta(days=days - 1)
+        cadence = dataclasses.replace(CADENCE, last_day=str(last))
+        monkeypatch.setattr(automation, "CADENCE", cadence)
+        known = instance.get_materialized_partitions(stored_users.key)
+        for day in cadence.due(dt.datetime.now(dt.UTC)):
+            if day not in known:
+                instance.report_runless_asset_event(dg.AssetMaterialization(stored_users.key, partition=day))
+        query(
+            "INSERT INTO user_loads (partition_date, users_asked, rows, rejected, csv_sha256, run_id) "
+            "SELECT day, 1, 1, 0, '', '' FROM generate_series(%s::date, %s::date, '1 day') AS day "
+            "ON CONFLICT DO NOTHING",
+            [CADENCE.first_day, last],
+        )
+        asked.clear()
+        with dg.build_sensor_context(
+            instance=instance, repository_def=defs.get_repository_def(), resources=dict(resources)
+        ) as context:
+            result = automation.api_availability(context)
+        assert isinstance(result, dg.SensorResult)
+        assert f"All {days:,} days that are due are stored." in str(result.skip_reason)
+        return list(asked)
+
+    tick(1)  # the first one learns which columns the tables have
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", count)
+    try:
+        few, many = tick(14), tick(1_400)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", count)
+    assert 0 < len(few) == len(many) <= 5
