@@ -13,9 +13,9 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 QUIET := {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 ifdef FROM
 TO ?= $(NEWEST_DAY)
-DAYS = --partition-range $(FROM)...$(TO)
+DAYS = {"dagster/asset_partition_range_start": "$(FROM)", "dagster/asset_partition_range_end": "$(TO)"}
 else
-DAYS = --partition $(DAY)
+DAYS = {"dagster/partition": "$(DAY)"}
 endif
 
 ifdef CANCEL
@@ -38,7 +38,7 @@ help: ## List the targets
 
 run: .venv/installed .env ## Take a day from the API to Postgres: the newest, DAY=2023-01-01, or FROM=2023-01-01 TO=2023-01-31
 	@$(if $(FROM)$(filter-out file,$(origin DAY)),$(BIN)/python -W ignore -m user_processing check-days $(if $(FROM),$(FROM) $(TO),$(DAY) $(DAY)))
-	@$(BIN)/python -W ignore -m dagster asset materialize -m user_processing --select '*' $(DAYS) --config-json '$(QUIET)'
+	@echo '$(QUIET)' | $(BIN)/python -W ignore -m dagster job execute -m user_processing -j user_processing --tags '$(DAYS)' -c /dev/stdin
 	@$(BIN)/python -m user_processing show
 
 backfill: .venv/installed .env ## Queue the days FROM … TO …, RESUME or CANCEL a backfill, or list them; docs/scheduling.md has the rest

@@ -31,7 +31,8 @@ OWNERS = ["team:data-engineering"]
 # One run for all the days of a backfill, unless USERS_DAYS_PER_RUN says how many. A run per day would pay for a process
 # and its events every time. Part of the definition, so it is read with it.
 _DAYS_PER_RUN = variables.at_least_one("USERS_DAYS_PER_RUN")
-RUNS = dg.BackfillPolicy.multi_run(_DAYS_PER_RUN) if _DAYS_PER_RUN else dg.BackfillPolicy.single_run()
+ONE_RUN = dg.BackfillPolicy.single_run()
+RUNS = dg.BackfillPolicy.multi_run(_DAYS_PER_RUN) if _DAYS_PER_RUN else ONE_RUN
 
 # Tags that a run gets when it fails: what is its own days' fault, and what is the API's or the database's.
 FAILED_DAYS = "user_processing/failed_days"
@@ -100,7 +101,7 @@ class RawUserConfig(dg.Config):
 
 
 @dg.asset(
-    backfill_policy=RUNS,
+    backfill_policy=ONE_RUN,
     group_name=GROUP,
     owners=OWNERS,
     kinds={"postgres", "table"},

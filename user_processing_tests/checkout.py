@@ -119,7 +119,7 @@ class Serving:
         return self._process.wait()
 
 
-def wait_for(condition: Callable[[], object], *, seconds: float = 90) -> None:
+def wait_for(condition: Callable[[], object], *, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"

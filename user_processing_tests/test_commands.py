@@ -90,6 +90,23 @@ def test_make_run_takes_the_days_it_is_told_and_shows_what_is_stored(checkout: C
     assert password not in said.partition("users of")[2]
 
 
+def test_make_run_is_one_run_also_where_backfills_are_several(checkout: Checkout) -> None:
+    """Dagster refuses a range on its command line where the definitions say so many days a run."""
+    with (checkout.folder / ".env").open("a") as settings:
+        settings.write("USERS_DAYS_PER_RUN=2\n")
+    refused = checkout.try_to(
+        "dagster asset materialize -m user_processing --select '*' --partition-range 2023-03-04...2023-03-06"
+    )
+    assert refused.returncode != 0
+    assert "single_run" in refused.stdout
+    checkout.run("make -o .venv/installed run FROM=2023-03-04 TO=2023-03-06")
+    assert {"2023-03-04", "2023-03-05", "2023-03-06"} <= set(checkout.days())
+    said = checkout.run("make -o .venv/installed backfill FROM=2023-03-11 TO=2023-03-13 DRY_RUN=1")
+    assert "3 days in 2 runs" in said
+    (checkout.folder / ".env").unlink()
+    checkout.run("make .env")
+
+
 def test_make_run_takes_the_day_it_is_told(checkout: Checkout) -> None:
     checkout.run("make -o .venv/installed run DAY=2023-03-10")
     assert "2023-03-10" in checkout.days()
