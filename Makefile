@@ -63,7 +63,7 @@ coverage: .venv/installed-dev .env ## Run the tests and measure the branches the
 	@$(PYTEST) -m "not faults" --cov
 
 test-faults: .venv/installed-dev .env ## Run the tests that kill runs, servers and daemons, and look for leaks
-	@$(PYTEST) -m faults
+	@$(PYTEST) --numprocesses 4 -m faults
 
 bench: .venv/installed ## Measure how long a tick of the sensor takes
 	@$(BIN)/python -W ignore -m benchmarks.sensor_tick

@@ -1,6 +1,7 @@
 """What the tests share: a real Postgres, the API's recorded answers over real HTTP, a run of the assets."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -56,6 +57,16 @@ def query(database: str) -> Callable[..., list[Row]]:
             return cursor.fetchall() if cursor.description else []
 
     return run
+
+
+@pytest.fixture
+def instance(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    """As `dagster.yaml` says, in a database of its own."""
+    shutil.copy(Path(assets.__file__).parents[1] / "dagster.yaml", tmp_path)
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", database)
+    monkeypatch.chdir(tmp_path)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        yield instance
 
 
 class Pipeline:

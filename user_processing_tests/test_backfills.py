@@ -31,9 +31,13 @@ class Api(RecordedApi):
     def __init__(self) -> None:
         super().__init__(json.loads(RECORDED.read_bytes()))
         self.waiting: set[str] = set()
-        self.most_at_once = 0
         self.go = threading.Event()
         self.tamper = self._hold
+
+    def hold(self) -> None:
+        """Keep whoever asks from now on waiting."""
+        self.go.clear()
+        self.waiting.clear()
 
     def _hold(self, query: dict[str, str], page: dict[str, Any]) -> object:
         if query["seed"].startswith("2024"):
@@ -115,7 +119,7 @@ def test_the_ui_s_backfill_of_assets_is_one_run_for_days_that_follow_each_other(
     days = ["2023-05-01", "2023-05-02", "2023-05-03", "2023-05-07"]
     started = launch(dev, assetSelection=ASSETS, partitionNames=days)
     assert started["__typename"] == "LaunchBackfillSuccess"
-    wait_for(lambda: stored(checkout, "2023-05-01", "2023-05-31") == [(day, 3) for day in days])
+    wait_for(lambda: stored(checkout, "2023-05-01", "2023-05-09") == [(day, 3) for day in days])
     partitioned = [run for run in runs(dev, **{"dagster/backfill": started["backfillId"]}) if len(run["tags"]) > 1]
     spans = {days_of(run) for run in partitioned if "dagster/asset_partition_range_start" in run["tags"]}
     assert spans == {("2023-05-01", "2023-05-03"), ("2023-05-07", "2023-05-07")}
@@ -144,33 +148,7 @@ def test_a_range_on_the_command_line_is_one_run(checkout: Checkout, dev: Serving
     assert run["status"] == "SUCCESS"
 
 
-REVERSED, FUTURE, EARLY, NONE = "2023-02-05 2023-02-02", "2026-01-01 2199-01-01", "2022-12-30 2023-01-02", "foo bar"
-
-
-@pytest.mark.parametrize("days", [REVERSED, FUTURE, EARLY, NONE])
-@pytest.mark.parametrize(
-    "command",
-    [
-        "make -o .venv/installed backfill FROM={} TO={}",
-        "make -o .venv/installed run FROM={} TO={}",
-        "python -m user_processing.backfill create --from {} --to {}",
-        "dagster asset materialize -m user_processing --select '*' --partition-range {}...{}",
-        "dg launch --assets '*' --partition-range {}...{}",
-        f"dagster job backfill {JOB} --from {{}} --to {{}} --noprompt",
-    ],
-)
-def test_days_that_cannot_be_are_refused_by_every_command(checkout: Checkout, command: str, days: str) -> None:
-    first, last = days.split()
-    finished = checkout.try_to(command.format(first, last))
-    assert finished.returncode != 0
-    assert first in finished.stdout or last in finished.stdout or "job backfill" in command
-    assert stored(checkout, "2023-01-01", "2023-02-28") == []
-    if "make" in command or "create" in command:
-        assert "Traceback" not in finished.stdout
-        assert re.search(r"earlier day first|not within the days|is not a day", finished.stdout)
-
-
-@pytest.mark.parametrize("days", [REVERSED, FUTURE])
+@pytest.mark.parametrize("days", ["2023-02-05 2023-02-02", "2026-01-01 2199-01-01"])
 def test_a_range_that_dagster_accepts_is_refused_by_the_assets(checkout: Checkout, dev: Serving, days: str) -> None:
     first, last = days.split()
     tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
@@ -222,6 +200,7 @@ def test_days_are_left_out_or_run_again_as_it_is_told(checkout: Checkout, dev: S
 
 
 def test_a_backfill_is_limited_cancelled_and_resumed(checkout: Checkout, dev: Serving, api: Api) -> None:
+    api.hold()
     said = backfill(checkout, "FROM=2024-02-01 TO=2024-02-12 DAYS_PER_RUN=2 MAX_ACTIVE_RUNS=2 BACKWARDS=1")
     assert "12 days in 6 runs, at most 2 of them active" in said
     name = name_of(said)
@@ -259,8 +238,7 @@ def test_a_backfill_is_limited_cancelled_and_resumed(checkout: Checkout, dev: Se
 
 
 def test_no_more_runs_ask_the_api_at_once_than_the_pool_has_slots(checkout: Checkout, dev: Serving, api: Api) -> None:
-    api.go.clear()
-    api.waiting.clear()
+    api.hold()
     name = name_of(backfill(checkout, "FROM=2024-03-01 TO=2024-03-07 DAYS_PER_RUN=1"))
     tag = {"user_processing/backfill": name}
     wait_for(lambda: len(api.waiting) == 4)

@@ -2,9 +2,8 @@
 
 import os
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
@@ -15,23 +14,13 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 
 from user_processing.instance import AgeingComputeLogs
-from user_processing_tests.checkout import ROOT, wait_for
+from user_processing_tests.checkout import wait_for
 from user_processing_tests.conftest import Row
 
 DAY = 24 * 60 * 60  # seconds
 LOCKED_BY = """
 SELECT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database AND datname = current_database()
 WHERE locktype = 'advisory' AND mode = 'ShareLock' AND granted"""
-
-
-@pytest.fixture
-def instance(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    """As `dagster.yaml` says, in a database of its own."""
-    shutil.copy(ROOT / "dagster.yaml", tmp_path)
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", database)
-    monkeypatch.chdir(tmp_path)
-    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        yield instance
 
 
 def polls(instance: dg.DagsterInstance, run_id: str) -> list[WorkerStatus]:

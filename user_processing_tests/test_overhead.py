@@ -2,9 +2,7 @@
 
 import dataclasses
 import datetime as dt
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import dagster as dg
 import psycopg2
@@ -17,18 +15,7 @@ from user_processing.cadence import CADENCE
 from user_processing.definitions import defs
 from user_processing.resources.postgres import Postgres
 from user_processing.resources.user_api import UserApi
-from user_processing_tests.checkout import ROOT
 from user_processing_tests.conftest import RecordedApi, Row
-
-
-@pytest.fixture
-def instance(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
-    """As `dagster.yaml` says, in a database of its own, beside the tables of the users."""
-    shutil.copy(ROOT / "dagster.yaml", tmp_path)
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", database)
-    monkeypatch.chdir(tmp_path)
-    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        yield instance
 
 
 def test_a_tick_takes_as_many_queries_for_1_400_days_as_for_14(
