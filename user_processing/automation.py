@@ -156,7 +156,7 @@ def poll(
             plan, events = _planned(
                 instance, repository, now=now, due=due, api_up_since=watch.since, ledger=ledger, settings=settings
             )
-            reason = f"{user_api.address} answers in {seconds:.3f} s. {_reason(plan, settings, due)}"
+            reason = f"The API answers in {seconds:.3f} s. {_reason(plan, settings, due)}"
     if changed or plan.requests:
         observed: Metadata = {"api_up": int(watch.up), "api_latency_seconds": seconds, "api_seen": seen or "an answer"}
         events.append(dg.AssetObservation(raw_user.key, partition=seed, metadata=observed))
