@@ -121,10 +121,19 @@ def users_table(context: dg.AssetExecutionContext, postgres: Postgres) -> dg.Mat
     return dg.MaterializeResult(metadata={"dagster/relation_identifier": name})
 
 
+user_api_source = dg.AssetSpec(
+    "user_api",
+    group_name="sources",
+    owners=OWNERS,
+    kinds={"http"},
+    description="The API that the users come from. Observed by the sensor: whether it is up, and how long it took.",
+)
+
+
 @dg.asset(
     partitions_def=days,
     backfill_policy=RUNS,
-    deps=[users_table],
+    deps=[users_table, user_api_source],
     group_name=GROUP,
     owners=OWNERS,
     kinds={"json"},

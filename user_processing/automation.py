@@ -11,7 +11,7 @@ import dagster as dg
 import msgspec
 
 from user_processing import catchup, checks, facts, tables, variables
-from user_processing.assets import GROUP, PAGES_SINCE, Metadata, day_ranges, raw_user, stored_users
+from user_processing.assets import GROUP, PAGES_SINCE, Metadata, day_ranges, stored_users, user_api_source
 from user_processing.cadence import CADENCE
 from user_processing.resources.postgres import DatabaseUnavailableError, Postgres
 from user_processing.resources.user_api import UserApi
@@ -81,7 +81,7 @@ def api_availability(context: dg.SensorEvaluationContext, user_api: UserApi, pos
     """Polls the API. While it answers, the days that are due and not stored are asked for.
 
     Without USERS_CATCHUP that is the newest day alone. When the API goes or comes back, and whenever days are asked
-    for, its state and latency become an observation of `raw_user`.
+    for, its state and latency become an observation of the asset `user_api`.
     """
     return poll(context.instance, context.repository_def, context.cursor, user_api, postgres)
 
@@ -158,8 +158,8 @@ def poll(
             )
             reason = f"The API answers in {seconds:.3f} s. {_reason(plan, settings, due)}"
     if changed or plan.requests:
-        observed: Metadata = {"api_up": int(watch.up), "api_latency_seconds": seconds, "api_seen": seen or "an answer"}
-        events.append(dg.AssetObservation(raw_user.key, partition=seed, metadata=observed))
+        observed: Metadata = {"up": int(watch.up), "latency_seconds": seconds, "seen": seen or "a valid answer"}
+        events.append(dg.AssetObservation(user_api_source.key, metadata=observed))
     return dg.SensorResult(
         run_requests=[_run_request(request) for request in plan.requests],
         skip_reason=None if plan.requests else dg.SkipReason(reason),

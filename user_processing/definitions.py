@@ -9,7 +9,13 @@ from user_processing.resources.user_api import UserApi
 from user_processing.resources.user_records import UserRecords
 
 defs = dg.Definitions(
-    assets=[assets.users_table, assets.raw_user, assets.processed_user_csv, assets.stored_users],
+    assets=[
+        assets.users_table,
+        assets.user_api_source,
+        assets.raw_user,
+        assets.processed_user_csv,
+        assets.stored_users,
+    ],
     asset_checks=[checks.reconciliation],
     jobs=[automation.user_processing, automation.morning_checks],
     schedules=[automation.daily, automation.every_morning],

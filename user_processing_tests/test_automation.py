@@ -9,7 +9,12 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.assets.graph.asset_graph_subset import AssetGraphSubset
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemotePartitionSetOrigin, RemoteRepositoryOrigin
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemotePartitionSetOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from user_processing import automation
@@ -25,6 +30,12 @@ Query = Callable[..., list[Row]]
 NOON = dt.datetime(2023, 1, 6, 12, tzinfo=dt.UTC)
 NEWEST = "2023-01-05"
 ENDED = dataclasses.replace(CADENCE, last_day=NEWEST)
+ORIGIN = RemoteJobOrigin(
+    RemoteRepositoryOrigin(
+        InProcessCodeLocationOrigin(loadable_target_origin=LoadableTargetOrigin()), "__repository__"
+    ),
+    "user_processing",
+)
 DUE = ["2023-01-01", "2023-01-02", "2023-01-03", "2023-01-04", NEWEST]
 
 
@@ -103,7 +114,9 @@ def a_run(
 ) -> dg.DagsterRun:
     """A run of the job that has come to this."""
     job = defs.resolve_job_def("user_processing")
-    run = instance.create_run_for_job(job, tags=tags, status=dg.DagsterRunStatus.STARTED, **more)
+    run = instance.create_run_for_job(
+        job, tags=tags, status=dg.DagsterRunStatus.STARTED, **{"remote_job_origin": ORIGIN, **more}
+    )
     if status == dg.DagsterRunStatus.FAILURE:
         instance.report_run_failed(run)
     if status == dg.DagsterRunStatus.CANCELED:
@@ -286,7 +299,6 @@ def test_a_day_that_waits_in_a_backfill_is_not_asked_for(sensor: Sensor, pipelin
             run_config=None,
         )
     else:
-        location = InProcessCodeLocationOrigin(loadable_target_origin=LoadableTargetOrigin())
         backfill = PartitionBackfill(
             backfill_id="abc",
             status=BulkActionStatus.REQUESTED,
@@ -294,7 +306,7 @@ def test_a_day_that_waits_in_a_backfill_is_not_asked_for(sensor: Sensor, pipelin
             tags={},
             backfill_timestamp=NOON.timestamp(),
             partition_set_origin=RemotePartitionSetOrigin(
-                repository_origin=RemoteRepositoryOrigin(location, "__repository__"),
+                repository_origin=ORIGIN.repository_origin,
                 partition_set_name="user_processing_partition_set",
             ),
             partition_names=days,
@@ -398,6 +410,17 @@ def test_a_retry_that_never_comes_is_not_waited_for(
     assert sensor.asks() == [f"{NEWEST}#2"]
 
 
+def test_a_killed_command_line_is_not_waited_for(
+    sensor: Sensor, pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster marks it as one that it will retry, and cannot launch what no code location has started."""
+    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    tags = {"dagster/partition": NEWEST, "dagster/will_retry": "true"}
+    a_run(pipeline.instance, dg.DagsterRunStatus.FAILURE, tags, remote_job_origin=None)
+    clock.now = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=6)
+    assert sensor.asks() == [f"{NEWEST}#2"]
+
+
 def test_a_run_that_was_cancelled_is_left_to_people(sensor: Sensor, pipeline: Pipeline) -> None:
     a_run(pipeline.instance, dg.DagsterRunStatus.CANCELED, {"dagster/partition": NEWEST})
     assert f"Cancelled, and not asked for again until somebody runs them by hand: {NEWEST}." in sensor.says()
@@ -464,16 +487,16 @@ def test_what_the_api_says_is_observed_when_it_changes_and_when_days_are_asked_f
 ) -> None:
     assert pipeline.run(NEWEST).success
     (first,) = sensor.observes()
-    assert first["api_up"] == 1
-    assert 0 < first["api_latency_seconds"] < 10
+    assert first["up"] == 1
+    assert 0 < first["latency_seconds"] < 10
     assert sensor.observes() == []
     recorded_api.tamper = lambda _, page: {**page, "results": []}
     (down,) = sensor.observes()
-    assert down["api_up"] == 0
-    assert "0 came" in down["api_seen"]
+    assert down["up"] == 0
+    assert "0 came" in down["seen"]
     assert sensor.observes() == []
     recorded_api.tamper = lambda _, page: page
-    assert [seen["api_up"] for seen in sensor.observes()] == [1]
+    assert [seen["up"] for seen in sensor.observes()] == [1]
     assert sensor.observes() == []
 
 

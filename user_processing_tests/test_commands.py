@@ -158,12 +158,12 @@ def test_make_api_runs_the_stand_in_by_itself(checkout: Checkout) -> None:
 def test_make_dev_opens_the_ui(checkout: Checkout, tmp_path: Path) -> None:
     with checkout.serving("make -o .venv/installed dev UI_PORT={port}", tmp_path / "dev.log") as dev:
         said = get(f"{dev.url}/graphql", "{ assetNodes { assetKey { path } } }")
-        assert len(said["data"]["assetNodes"]) == 4
+        assert len(said["data"]["assetNodes"]) == 5
 
 
 @pytest.mark.xdist_group("serving")
 def test_dg_dev_serves_the_same_project(checkout: Checkout, tmp_path: Path) -> None:
     with checkout.serving(f"{DEV[1]} --port {{port}}", tmp_path / "dev.log") as dev:
         said = get(f"{dev.url}/graphql", "{ assetNodes { assetKey { path } } }")
-        assert len(said["data"]["assetNodes"]) == 4
+        assert len(said["data"]["assetNodes"]) == 5
         assert dev.kill(signal.SIGINT) == 0
