@@ -32,6 +32,7 @@ DAYS = 400
 QUIET = START + dt.timedelta(days=DAYS - 10)
 END = START + dt.timedelta(days=DAYS)
 SEEDS = range(20)
+KILLED, STOPPED = 0.1, 0.1  # shares of the runs
 NOWHERE = "postgresql://nobody@127.0.0.1:1/users"
 DOWN = "http://127.0.0.1:1/"
 
@@ -154,7 +155,16 @@ class World:
         end = start + dt.timedelta(minutes=self.random.uniform(0.2, 5) + 0.3 * len(days))
         some = self.random.randrange(len(days))
         bad = [day for day in days if self._bad.get(day)]
-        if outage := self.first_outage("machine", start, end):
+        luck = self.random.random()
+        if luck < KILLED:
+            # Its process alone is killed. The last day that it has committed is one that it could not say so of.
+            some = self.random.randint(0, len(days))
+            self.at(end, lambda: self._store(days[:some], said=days[: max(some - 1, 0)]))
+            self.at(end + dt.timedelta(seconds=20), lambda: self._ends(run, "PIPELINE_FAILURE"))
+        elif luck < KILLED + STOPPED:
+            # The API answers polls, and not this run.
+            self.at(end, lambda: self._stops(run, days[some]))
+        elif outage := self.first_outage("machine", start, end):
             # Killed: what it has committed is there, what it was about to say is not. Seen when all is back.
             back = max(outage[1], start)
             said = max(some - 1, 0)
@@ -209,6 +219,8 @@ def test_every_due_day_arrives_exactly_once_whatever_is_down(
     settings = random.Random(seed)
     monkeypatch.setenv("USERS_CATCHUP", "true")
     monkeypatch.setenv("USERS_MAX_ACTIVE_RUNS", str(settings.choice([1, 2, 16])))
+    # A day fails by itself four times at most, and through what surrounds it more often.
+    monkeypatch.setenv("USERS_MAX_ATTEMPTS", "5")
     if days_per_run := settings.choice([None, 1, 5, 30]):
         monkeypatch.setenv("USERS_DAYS_PER_RUN", str(days_per_run))
     definitions = {
