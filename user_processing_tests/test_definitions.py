@@ -80,6 +80,24 @@ print(dg.serialize_value(RepositorySnap.from_def(defs.get_repository_def())))
     assert "canary" not in snapshot
 
 
+@pytest.mark.parametrize(("variable", "expected"), [("", "None 60"), ("7", "7 7")])
+def test_what_is_part_of_the_definitions_is_read_with_them(variable: str, expected: str) -> None:
+    program = """
+from user_processing.definitions import defs
+node = defs.resolve_asset_graph().get(next(key for key in defs.resolve_asset_graph().materializable_asset_keys
+                                           if key.to_user_string() == "stored_users"))
+print(node.backfill_policy.max_partitions_per_run, defs.resolve_sensor_def("api_availability").minimum_interval_seconds)
+"""
+    said = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={**os.environ, "USERS_DAYS_PER_RUN": variable, "USER_API_POKE_INTERVAL": variable},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert said.strip() == expected
+
+
 def test_importing_the_package_does_not_load_dagster() -> None:
     """The instance's storage and the stand-in are imported by processes that have no use for the assets."""
     program = (
