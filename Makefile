@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The lock is complete: nothing is left to resolve. Python compiles what it imports, and leaves out the rest.
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile --no-deps
-NEWEST_DAY = $(shell $(PYTHON) -c 'import datetime as dt; print(dt.datetime.now(dt.timezone.utc).date() - dt.timedelta(1))')
+NEWEST_DAY = $(shell $(BIN)/python -W ignore -m user_processing newest-day)
 DAY ?= $(NEWEST_DAY)
 PORT ?= 8000
 UI_PORT ?= 3000
@@ -16,6 +16,12 @@ TO ?= $(NEWEST_DAY)
 DAYS = {"dagster/asset_partition_range_start": "$(FROM)", "dagster/asset_partition_range_end": "$(TO)"}
 else
 DAYS = {"dagster/partition": "$(DAY)"}
+endif
+
+ifdef TO
+ifndef FROM
+$(error TO needs FROM: the first day of the range)
+endif
 endif
 
 ifdef CANCEL

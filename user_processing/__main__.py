@@ -83,6 +83,15 @@ def check_days(first: str, last: str) -> None:
     CADENCE.between(first, last, dt.datetime.now(dt.UTC))
 
 
+def newest_day() -> None:
+    """Print the newest day that is due."""
+    due = CADENCE.due(dt.datetime.now(dt.UTC))
+    if not due:
+        message = f"No day is due yet: the first is {CADENCE.first_day}."
+        raise NoSuchDaysError(message)
+    _print(due[-1])
+
+
 def main() -> None:
     """Read the command line."""
     commands: dict[str, Callable[..., int | None]] = {
@@ -90,6 +99,7 @@ def main() -> None:
         "psql": psql,
         "stop": stop,
         "check-days": check_days,
+        "newest-day": newest_day,
     }
     parser = argparse.ArgumentParser(prog="python -m user_processing", description=__doc__)
     parser.add_argument("command", choices=commands)

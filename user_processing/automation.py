@@ -20,7 +20,7 @@ _SEVEN_DAYS = 7 * 24 * 60 * 60  # seconds
 
 # A new day is the schedule's at first. Apart by more than a launch takes, so that the two never ask for one day.
 _SCHEDULE_ASKS_WITHIN = dt.timedelta(seconds=30)
-_SENSOR_ASKS_AFTER = dt.timedelta(seconds=45)
+_SENSOR_ASKS_AFTER = dt.timedelta(seconds=90)
 
 _TIME = "%Y-%m-%d %H:%M:%S UTC"
 
@@ -146,6 +146,8 @@ def poll(
             message = f"{reason} That is longer than USER_API_TIMEOUT allows, {patience.total_seconds():,.0f} s."
             raise ApiDownError(message)
     else:
+        # Before the ledger: a run that stores its day meanwhile is found in one of them.
+        active = facts.active(instance)
         try:
             with postgres.transaction() as connection:
                 ledger = {day.isoformat(): load for day, load in tables.ledger(connection).items()}
@@ -154,7 +156,14 @@ def poll(
         else:
             settings = settings_of_environment()
             plan, events = _planned(
-                instance, repository, now=now, due=due, api_up_since=watch.since, ledger=ledger, settings=settings
+                instance,
+                repository,
+                active=active,
+                now=now,
+                due=due,
+                api_up_since=watch.since,
+                ledger=ledger,
+                settings=settings,
             )
             reason = f"The API answers in {seconds:.3f} s. {_reason(plan, settings, due)}"
     if changed or plan.requests:
@@ -172,6 +181,7 @@ def _planned(  # noqa: PLR0913 - all that is known
     instance: dg.DagsterInstance,
     repository: dg.RepositoryDefinition | None,
     *,
+    active: Sequence[dg.DagsterRun],
     now: dt.datetime,
     due: Sequence[str],
     api_up_since: dt.datetime,
@@ -180,16 +190,17 @@ def _planned(  # noqa: PLR0913 - all that is known
 ) -> tuple[catchup.Plan, list[dg.AssetMaterialization | dg.AssetObservation]]:
     """What to ask for, and which days Dagster has to be told of."""
     known = facts.materialized(instance)
-    active = facts.active(instance)
     busy = facts.busy(active)
     # Stored by a run that died before it could say so, or before this instance of Dagster was there.
-    reported = [day for day in due if day in ledger and day not in known and day not in busy][:_MOST_REPORTED]
-    stored = ledger.keys() & (known.keys() | set(reported))
+    unreported = [day for day in due if day in ledger and day not in known and day not in busy]
+    stored = ledger.keys() & (known.keys() | set(unreported))
     attempts: Sequence[catchup.Attempt] = ()
+    stored_at: Mapping[str, dt.datetime] = {}
     if any(day not in stored for day in (due if settings.catchup else due[-1:])):
         attempts, retried = facts.attempts(instance, now)
         backfilled = facts.backfilling(instance, repository) if repository else {}
         busy = {**backfilled, **retried, **busy}
+        stored_at = facts.stored_at(instance, {day: event for day, event in known.items() if day not in ledger})
     found = catchup.Facts(
         now=now,
         due=due,
@@ -199,9 +210,10 @@ def _planned(  # noqa: PLR0913 - all that is known
         active_runs=sum(facts.LANE not in run.tags for run in active),
         attempts=attempts,
         stored_before=known,
+        stored_at=stored_at,
         api_up_since=api_up_since,
     )
-    return catchup.plan(found, settings), [_reported(day, ledger[day]) for day in reported]
+    return catchup.plan(found, settings), [_reported(day, ledger[day]) for day in unreported[:_MOST_REPORTED]]
 
 
 def settings_of_environment() -> catchup.Settings:

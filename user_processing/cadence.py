@@ -39,15 +39,18 @@ class Cadence:
         """Once a day, at the hour at which a day is due, or so many hours later."""
         return f"0 {(self.hour + hours_later) % 24} * * *"
 
-    def newest_due(self, now: dt.datetime) -> dt.date:
-        """The newest day that is due at this moment, whether or not it lies within the first and the last day."""
-        local = now.astimezone(ZoneInfo(self.time_zone))
-        return local.date() - dt.timedelta(days=1 if local.hour >= self.hour else 2)
+    def newest_due(self, now: dt.datetime, *, hours_later: int = 0) -> dt.date:
+        """The newest day that is due at this moment, whether or not it lies within the first and the last day.
 
-    def due(self, now: dt.datetime) -> list[str]:
-        """Every day that is due at this moment, oldest first."""
+        With `hours_later`: that was due so many hours ago, by the clock on the wall.
+        """
+        wall = now.astimezone(ZoneInfo(self.time_zone)).replace(tzinfo=None)
+        return (wall - dt.timedelta(hours=self.hour + hours_later)).date() - dt.timedelta(days=1)
+
+    def due(self, now: dt.datetime, *, hours_later: int = 0) -> list[str]:
+        """Every day that is due at this moment, or was so many hours ago, oldest first."""
         first = dt.date.fromisoformat(self.first_day)
-        last = self.newest_due(now)
+        last = self.newest_due(now, hours_later=hours_later)
         if self.last_day:
             last = min(last, dt.date.fromisoformat(self.last_day))
         return [(first + dt.timedelta(days=number)).isoformat() for number in range((last - first).days + 1)]

@@ -64,6 +64,9 @@ class Facts(msgspec.Struct, frozen=True):
     stored_before: Mapping[str, int] = {}
     """Day → event of its last materialization, also where its users are gone again."""
 
+    stored_at: Mapping[str, dt.datetime] = {}
+    """Day → when it was materialized last, of those whose users are gone again."""
+
     api_up_since: dt.datetime | None = None
     """When the API was seen to come back, if it was seen to be down before."""
 
@@ -161,13 +164,16 @@ def chunks(days: Sequence[str], days_per_run: int | None, alone: Collection[str]
 
 def _request(days: Sequence[str], histories: Mapping[str, _History], facts: Facts, *, fetch_anew: bool) -> Request:
     known = [history for day in days if (history := histories.get(day))]
-    # Dagster takes a run key once and for ever: each attempt has its own, and so has a day that was stored and is gone.
     attempt = 1 + max((history.attempts for history in known), default=0)
+    # Dagster takes a run key once and for ever: each attempt has its own, whichever runs are deleted meanwhile, and so
+    # has a day that was stored and is gone.
+    after = [max(known, key=lambda history: history.attempts).last[:8]] if attempt > 1 else []
     lost = max((facts.stored_before.get(day, 0) for day in days), default=0)
+    after += [f"event {lost}"] if lost else []
     first = min((history.first for history in known if history.first), key=lambda a: a.created, default=None)
     return Request(
         days=days,
-        run_key=f"{span(days)}#{attempt}" + (f" after event {lost}" if lost else ""),
+        run_key=f"{span(days)}#{attempt}" + (f" after {', '.join(after)}" if after else ""),
         pages_since=first.run_id if first and not fetch_anew else None,
     )
 
@@ -185,6 +191,9 @@ def _history(day: str, facts: Facts) -> _History:
             continue
         history.attempts += 1
         history.last = attempt.run_id
+        if day in facts.stored_at and attempt.ended <= facts.stored_at[day]:
+            # It was stored since. What was the matter before is over.
+            continue
         history.cancelled = attempt.cancelled
         history.first = history.first or attempt
         own = day in attempt.failed

@@ -104,7 +104,7 @@ def _days_of_run(tags: Mapping[str, str]) -> list[dt.date] | None:
 
 
 def _newest_due_day(now: dt.datetime) -> dt.date | None:
-    due = CADENCE.due(now - dt.timedelta(hours=DEADLINE_HOURS))
+    due = CADENCE.due(now, hours_later=DEADLINE_HOURS)
     return dt.date.fromisoformat(due[-1]) if due else None
 
 

@@ -43,6 +43,19 @@ def materialized(instance: dg.DagsterInstance) -> Mapping[str, int]:
     return instance.get_latest_storage_id_by_partition(stored_users.key, dg.DagsterEventType.ASSET_MATERIALIZATION)
 
 
+def stored_at(instance: dg.DagsterInstance, events: Mapping[str, int]) -> dict[str, dt.datetime]:
+    """When the days were materialized, whose last materializations are these events."""
+    if not events:
+        return {}
+    chosen = dg.AssetRecordsFilter(asset_key=stored_users.key, storage_ids=sorted(events.values()))
+    records = instance.fetch_materializations(chosen, limit=len(events)).records
+    return {
+        record.partition_key: dt.datetime.fromtimestamp(record.timestamp, dt.UTC)
+        for record in records
+        if record.partition_key
+    }
+
+
 def active(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
     """The runs that store days and are queued or at work, whoever launched them."""
     runs = instance.get_runs(dg.RunsFilter(statuses=_ACTIVE))

@@ -1,4 +1,6 @@
-"""The environment variables: read when a run needs them, never when a module is imported.
+"""The environment variables: read when a run or a tick needs them, not when a module is imported.
+
+Two are parts of definitions, and are read with these: USERS_DAYS_PER_RUN and USER_API_POKE_INTERVAL.
 
 Resources ask here where a field is not set. Handing variables to Dagster as `EnvVar` would make them part of the
 resource's default configuration, which a launchpad that changes any other field throws away as a whole: a run with one

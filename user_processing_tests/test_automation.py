@@ -83,8 +83,8 @@ class Sensor:
         self.cursor = result.cursor
         return result
 
-    def asks(self) -> list[str | None]:
-        return [request.run_key for request in self.tick().run_requests or []]
+    def asks(self) -> list[str]:
+        return [str(request.run_key).partition(" after ")[0] for request in self.tick().run_requests or []]
 
     def says(self) -> str:
         result = self.tick()
@@ -180,7 +180,7 @@ def test_schedule_and_sensor_never_ask_for_a_new_day_at_the_same_moment(
     sensor: Sensor, recorded_api: RecordedApi, clock: Clock
 ) -> None:
     midnight = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
-    for second in range(60):
+    for second in range(100):
         clock.now = midnight + dt.timedelta(seconds=second)
         by_schedule = isinstance(schedule(recorded_api, midnight), dg.RunRequest)
         assert not (by_schedule and sensor.asks())
@@ -241,8 +241,34 @@ def test_a_day_that_was_stored_and_is_gone_from_the_database_is_asked_for(
 ) -> None:
     assert pipeline.run(NEWEST).success
     query("DELETE FROM user_loads")
-    (key,) = sensor.asks()
-    assert str(key).startswith(f"{NEWEST}#1 after event ")
+    (request,) = sensor.tick().run_requests or []
+    assert str(request.run_key).startswith(f"{NEWEST}#1 after event ")
+
+
+def test_a_day_that_is_gone_is_asked_for_also_where_it_had_been_cancelled(
+    sensor: Sensor, pipeline: Pipeline, query: Query
+) -> None:
+    a_run(pipeline.instance, dg.DagsterRunStatus.CANCELED, {"dagster/partition": NEWEST})
+    assert "Cancelled" in sensor.says()
+    assert pipeline.run(NEWEST).success
+    query("DELETE FROM user_loads")
+    assert sensor.asks() == [f"{NEWEST}#2"]
+
+
+def test_more_days_than_a_tick_reports_are_not_run_again(
+    sensor: Sensor, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("USERS_CATCHUP", "true")
+    monkeypatch.setattr(automation, "_MOST_REPORTED", 2)
+    assert pipeline.run("2023-01-01", NEWEST).success
+    with dg.DagsterInstance.ephemeral() as pipeline.instance:
+        for reported in (2, 2, 1, 0):
+            result = sensor.tick()
+            assert not result.run_requests
+            events = [event for event in result.asset_events or [] if isinstance(event, dg.AssetMaterialization)]
+            assert len(events) == reported
+            for event in events:
+                pipeline.instance.report_runless_asset_event(event)
 
 
 def test_a_day_that_was_stored_by_a_run_that_could_not_say_so_is_reported_and_not_asked_for(
@@ -334,7 +360,8 @@ def test_a_day_that_failed_is_asked_for_again_after_a_pause_by_itself(
     assert run
     assert (run.tags[FAILED_DAYS], run.tags.get(STOPPED_AT)) == ("2023-01-03", None)
     requests = sensor.tick().run_requests or []
-    assert [request.run_key for request in requests] == ["2023-01-01...2023-01-02#2", f"2023-01-04...{NEWEST}#2"]
+    keys = [f"{days}#2 after {run.run_id[:8]}" for days in ("2023-01-01...2023-01-02", f"2023-01-04...{NEWEST}")]
+    assert [request.run_key for request in requests] == keys
     # The pages of the days that were not at fault are there, and are not fetched again.
     assert {request.tags[PAGES_SINCE] for request in requests} == {run.run_id}
     asked = len(recorded_api.asked)
@@ -344,7 +371,7 @@ def test_a_day_that_failed_is_asked_for_again_after_a_pause_by_itself(
     assert "Failed, and tried again from" in sensor.says()
     clock.now += dt.timedelta(minutes=6)
     (again,) = sensor.tick().run_requests or []
-    assert (again.run_key, again.tags) == ("2023-01-03#2", {})
+    assert (again.run_key, again.tags) == (f"2023-01-03#2 after {run.run_id[:8]}", {})
     recorded_api.tamper = lambda _, page: page
     assert pipeline.run_job("2023-01-03").success
     assert "All 5 days that are due are stored." in sensor.says()

@@ -1,6 +1,7 @@
 """The cadence: which days there are, and from when on each is due."""
 
 import datetime as dt
+from zoneinfo import ZoneInfo
 
 import pytest
 from dagster._utils.schedules import cron_string_iterator
@@ -61,6 +62,15 @@ def test_the_schedule_ticks_once_for_each_day_also_where_clocks_change(time_zone
     assert launched == sorted(set(launched))
     span = dt.date.fromisoformat(launched[-1]) - dt.date.fromisoformat(launched[0])
     assert span.days + 1 == len(launched), "no day is left out"
+
+
+def test_hours_later_are_hours_by_the_clock_on_the_wall() -> None:
+    """At six in the morning the day before is six hours late, also where the night had five."""
+    berlin = Cadence(time_zone="Europe/Berlin")
+    for day, evening in (("2024-03-31", "2024-03-30"), ("2024-04-01", "2024-03-31"), ("2024-10-27", "2024-10-26")):
+        morning = dt.datetime.fromisoformat(f"{day}T06:00").replace(tzinfo=ZoneInfo("Europe/Berlin"))
+        assert berlin.due(morning, hours_later=6)[-1] == evening
+        assert berlin.due(morning - dt.timedelta(seconds=1), hours_later=6)[-1] < evening
 
 
 def test_a_schedule_some_hours_later_stays_within_the_day() -> None:

@@ -35,7 +35,8 @@ def plan(settings: Settings = EVERY, **facts: Any) -> Plan:  # noqa: ANN401
 
 
 def asked(found: Plan) -> list[str]:
-    return [request.run_key for request in found.requests]
+    """The run keys, without what they come after."""
+    return [request.run_key.partition(" after ")[0] for request in found.requests]
 
 
 def test_without_catch_up_the_newest_day_alone_is_asked_for() -> None:
@@ -145,7 +146,24 @@ def test_a_run_that_somebody_cancelled_is_not_asked_for_again() -> None:
 
 
 def test_a_day_that_was_stored_and_is_gone_gets_a_run_key_that_was_never_used() -> None:
-    assert asked(plan(Settings(), stored_before={"2023-01-10": 77})) == ["2023-01-10#1 after event 77"]
+    (request,) = plan(Settings(), stored_before={"2023-01-10": 77}).requests
+    assert request.run_key == "2023-01-10#1 after event 77"
+
+
+def test_a_run_key_was_never_used_also_where_somebody_has_deleted_runs() -> None:
+    first, second = attempt(10, minutes_ago=900, run_id="first"), attempt(10, minutes_ago=800, run_id="second")
+    keys = [plan(Settings(), attempts=chosen).requests[0].run_key for chosen in ([first], [first, second], [second])]
+    assert keys == ["2023-01-10#2 after first", "2023-01-10#3 after second", "2023-01-10#2 after second"]
+
+
+@pytest.mark.parametrize("before", [{"cancelled": True}, {"failed": days(10)}])
+def test_what_was_the_matter_before_a_day_was_stored_is_over(before: dict[str, Any]) -> None:
+    """It was run by hand then, and the database was restored from a backup since."""
+    history = [attempt(10, minutes_ago=900 - number, **before) for number in range(8)]
+    stored = NOW - dt.timedelta(minutes=800)
+    lost = {"attempts": history, "stored_before": {"2023-01-10": 7}, "stored_at": {"2023-01-10": stored}}
+    assert asked(plan(Settings(), **lost)) == ["2023-01-10#9"]
+    assert asked(plan(Settings(), attempts=history)) == []
 
 
 @pytest.mark.parametrize("days_per_run", [None, 1, 3])

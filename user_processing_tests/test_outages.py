@@ -85,7 +85,7 @@ class World:
         midnights = [START.replace(hour=0) + dt.timedelta(days=number) for number in range(1, DAYS + 1)]
         for midnight in midnights:
             self.at(midnight, self.tick_of_schedule)
-            self.poll_after(midnight + dt.timedelta(seconds=45))
+            self.poll_after(midnight + dt.timedelta(seconds=90))
         for outage in itertools.chain(*self._outages.values()):
             for moment in outage:
                 self.at(moment, self.tick_of_schedule)
