@@ -1,7 +1,8 @@
 """`python -m user_processing.backfill`: what Airflow's `backfill` command does, on Dagster's own run queue.
 
-A backfill is a set of queued runs with one tag. Nothing else is kept, so that it survives whatever dies: the daemon
-launches what is queued, to cancel is to cancel runs, to resume is to queue those days again that were not stored since.
+A backfill is a set of queued runs with one tag. Nothing else is kept: the daemon launches what is queued whatever has
+died, to cancel is to cancel runs, to resume is to queue those of their days again that were not stored since. If this
+command dies before all runs are queued, the same command queues the others.
 
 At most so many of its runs are active: each is in one of as many lanes, and `dagster.yaml` lets one run of a lane run.
 """
@@ -11,12 +12,14 @@ import contextlib
 import datetime as dt
 import secrets
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 import msgspec
 from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
+from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._daemon.controller import all_daemons_live
 from dagster_graphql.cli import execute_query
@@ -26,6 +29,7 @@ from dotenv import load_dotenv
 from user_processing import automation, catchup, facts, tables
 from user_processing.assets import day_ranges
 from user_processing.cadence import CADENCE, NoSuchDaysError
+from user_processing.definitions import defs
 from user_processing.embedded.postgres import EmbeddedPostgresError
 from user_processing.resources.postgres import Postgres
 
@@ -39,14 +43,21 @@ mutation ($runs: [ExecutionParams!]!) {
     ... on Error { message }
   }
 }"""
+_LAUNCHED = "LaunchRunSuccess"
 
 _TERMINATE = """
 mutation ($runs: [String!]!) {
   terminateRuns(runIds: $runs) {
-    ... on TerminateRunsResult { terminateRunResults { __typename ... on Error { message } } }
+    ... on TerminateRunsResult { terminateRunResults { __typename } }
     ... on Error { message }
   }
 }"""
+
+_STOPPING = {dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED}
+
+# A run that is just being started cannot be cancelled yet.
+_TRIES_TO_CANCEL = 20
+_SECONDS_BETWEEN = 1.0
 
 _LOCATIONS = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 
@@ -74,8 +85,7 @@ def choose(days: Sequence[str], reprocess: str, instance: dg.DagsterInstance, no
         instance: knows the runs.
         now: the moment from which a retry by Dagster is waited for.
     """
-    attempts, retried = facts.attempts(instance, now)
-    busy = {**retried, **facts.busy(facts.active(instance))}
+    attempts, busy = facts.attempts(instance, now)[0], _busy(instance, now)
     with Postgres().transaction() as connection:
         ledger = {day.isoformat() for day in tables.ledger(connection)}
     tried = {day for attempt in attempts for day in attempt.days}
@@ -110,11 +120,11 @@ def remaining(name: str, instance: dg.DagsterInstance) -> list[str]:
     if not records:
         message = f"There is no backfill {name}. `make backfill` lists those that there are."
         raise BackfillError(message)
-    began = records[0].create_timestamp
+    began, busy = records[0].create_timestamp, _busy(instance, dt.datetime.now(dt.UTC))
     days = {day for record in records for day in facts.days_of(record.dagster_run)}
     with Postgres().transaction() as connection:
         since = {day.isoformat() for day, loaded_at in tables.loaded_at(connection).items() if loaded_at >= began}
-    return sorted(days - since - facts.busy(facts.active(instance)).keys())
+    return sorted(days - since - busy.keys())
 
 
 def create(options: argparse.Namespace, instance: dg.DagsterInstance) -> None:
@@ -123,8 +133,8 @@ def create(options: argparse.Namespace, instance: dg.DagsterInstance) -> None:
     days = CADENCE.between(options.first, options.last, now)
     choice = choose(days, options.reprocess, instance, now)
     for which, found, flag in (
-        ("stored", choice.stored, "--reprocess completed"),
-        ("tried and not stored", choice.failed, "--reprocess failed"),
+        ("stored", choice.stored, "REPROCESS=completed"),
+        ("tried and not stored", choice.failed, "REPROCESS=failed"),
         ("at work", choice.busy, None),
     ):
         left_out = [day for day in found if day not in choice.chosen]
@@ -139,19 +149,33 @@ def resume(options: argparse.Namespace, instance: dg.DagsterInstance) -> None:
 
 
 def cancel(options: argparse.Namespace, instance: dg.DagsterInstance) -> None:
-    """Cancel the runs of a backfill that are queued, and stop those that are at work."""
-    active = [run for run in facts.active(instance) if run.tags.get(facts.BACKFILL) == options.name]
-    if not _records(instance, options.name):
-        remaining(options.name, instance)
-    # Those that wait first: none of them is launched in the place of one that stops.
-    active.sort(key=lambda run: run.status != dg.DagsterRunStatus.QUEUED)
-    with _graphql(instance) as ask:
-        for start in range(0, len(active), _RUNS_AT_ONCE):
-            runs = [run.run_id for run in active[start : start + _RUNS_AT_ONCE]]
-            answer = ask(_TERMINATE, {"runs": runs})["terminateRuns"]
-            _check([answer, *answer.get("terminateRunResults", [])])
-    days = sorted(day for run in active for day in facts.days_of(run))
-    _print(f"{len(active):,} runs are cancelled" + (f": {_told(days)}." if days else "; none was left."))
+    """Cancel the runs of a backfill that are queued, and stop those that are at work.
+
+    Raises:
+        BackfillError: there is no such backfill, or some of its runs go on.
+    """
+    remaining(options.name, instance)
+    for record in _records(instance, options.name):
+        if record.dagster_run.tags.get(WILL_RETRY_TAG) == "true":
+            # Dagster would launch it again.
+            instance.add_run_tags(record.dagster_run.run_id, {WILL_RETRY_TAG: "false"})
+    asked = left = _active(instance, options.name)
+    if asked:
+        with _graphql(instance) as ask:
+            for _ in range(_TRIES_TO_CANCEL):
+                # Those that wait first: none of them is launched in the place of one that stops.
+                left.sort(key=lambda run: run.status != dg.DagsterRunStatus.QUEUED)
+                for start in range(0, len(left), _RUNS_AT_ONCE):
+                    ask(_TERMINATE, {"runs": [run.run_id for run in left[start : start + _RUNS_AT_ONCE]]})
+                left = [run for run in _active(instance, options.name) if run.status not in _STOPPING]
+                if not left:
+                    break
+                time.sleep(_SECONDS_BETWEEN)
+    if left:
+        message = f"{len(left):,} runs go on: {', '.join(run.run_id for run in left)}. Try again."
+        raise BackfillError(message)
+    days = sorted(day for run in asked for day in facts.days_of(run))
+    _print(f"{len(asked):,} runs are cancelled" + (f": {_told(days)}." if days else "; none was left."))
     _print(f"To go on: make backfill RESUME={options.name}")
 
 
@@ -227,8 +251,13 @@ def _queue(options: argparse.Namespace, name: str, days: Sequence[str], instance
         _print("Nothing is queued: this was a dry run.")
         return
     tags = lanes(runs, name, count)
+    _print(f"This is backfill {name}. To cancel it: make backfill CANCEL={name}")
     with _graphql(instance) as ask:
-        (repository,) = ask(_LOCATIONS, {})["repositoriesOrError"]["nodes"]
+        repositories = ask(_LOCATIONS, {})["repositoriesOrError"]["nodes"]
+        if len(repositories) != 1:
+            message = "The definitions cannot be loaded: `dagster definitions validate` says why."
+            raise BackfillError(message)
+        repository = repositories[0]
         selector = {
             "repositoryLocationName": repository["location"]["name"],
             "repositoryName": repository["name"],
@@ -243,9 +272,13 @@ def _queue(options: argparse.Namespace, name: str, days: Sequence[str], instance
                 for run in tags[start : start + _RUNS_AT_ONCE]
             ]
             answer = ask(_LAUNCH, {"runs": parameters})["launchMultipleRuns"]
-            _check([answer, *answer.get("launchMultipleRunsResult", [])])
+            for run in answer.get("launchMultipleRunsResult", [answer]):
+                if run.get("__typename") != _LAUNCHED:
+                    message = (
+                        f"Dagster refused a run: {run.get('message', run)}. The same command queues what is not queued."
+                    )
+                    raise BackfillError(message)
             _print(f"{min(start + _RUNS_AT_ONCE, len(tags)):,} of {len(tags):,} runs are queued.")
-    _print(f"This is backfill {name}. To cancel it: make backfill CANCEL={name}")
     if not all_daemons_live(instance):
         _print("No daemon is at work on this instance, so nothing is launched until `make dev` runs.")
 
@@ -266,11 +299,15 @@ def _graphql(instance: dg.DagsterInstance) -> Iterator[Any]:
         yield ask
 
 
-def _check(answers: Sequence[Mapping[str, Any]]) -> None:
-    for answer in answers:
-        if "message" in answer:
-            message = f"Dagster refused: {answer['message']}"
-            raise BackfillError(message)
+def _busy(instance: dg.DagsterInstance, now: dt.datetime) -> dict[str, str]:
+    """Day → what is at work on it, or waits to be."""
+    retried = facts.attempts(instance, now)[1]
+    backfilled = facts.backfilling(instance, defs.get_repository_def())
+    return {**backfilled, **retried, **facts.busy(facts.active(instance))}
+
+
+def _active(instance: dg.DagsterInstance, name: str) -> list[dg.DagsterRun]:
+    return [run for run in facts.active(instance) if run.tags.get(facts.BACKFILL) == name]
 
 
 def _records(instance: dg.DagsterInstance, name: str) -> Sequence[dg.RunRecord]:
