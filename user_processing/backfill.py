@@ -19,9 +19,11 @@ from typing import Any
 import dagster as dg
 import msgspec
 from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
+from dagster._core.remote_representation.grpc_server_registry import GrpcServerRegistry
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._daemon.controller import all_daemons_live
+from dagster._grpc.constants import GrpcServerCommand
 from dagster_graphql.cli import execute_query
 from dagster_shared.cli import WorkspaceOpts
 from dotenv import load_dotenv
@@ -52,6 +54,9 @@ mutation ($runs: [String!]!) {
     ... on Error { message }
   }
 }"""
+
+_HEARTBEAT = 45
+"""Seconds after which the code server ends by itself, if this process is killed."""
 
 _STOPPING = {dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED}
 
@@ -287,7 +292,16 @@ def _queue(options: argparse.Namespace, name: str, days: Sequence[str], instance
 def _graphql(instance: dg.DagsterInstance) -> Iterator[Any]:
     """Ask Dagster's GraphQL API in this process, with the code locations of workspace.yaml."""
     target = workspace_opts_to_load_target(WorkspaceOpts(workspace=("workspace.yaml",)))
-    with WorkspaceProcessContext(instance, target, code_server_log_level="error") as workspace:
+    servers = GrpcServerRegistry(
+        instance_ref=instance.get_ref(),
+        server_command=GrpcServerCommand.API_GRPC,
+        heartbeat_ttl=_HEARTBEAT,
+        startup_timeout=instance.code_server_process_startup_timeout,
+        log_level="error",
+        # Nothing of this command is left when it ends.
+        wait_for_processes_on_shutdown=True,
+    )
+    with servers, WorkspaceProcessContext(instance, target, grpc_server_registry=servers) as workspace:
 
         def ask(query: str, variables: Mapping[str, object]) -> dict[str, Any]:
             answer = execute_query(workspace, query, variables)

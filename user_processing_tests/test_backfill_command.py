@@ -13,9 +13,6 @@ from user_processing import backfill, facts, tables
 from user_processing_tests.checkout import ROOT
 from user_processing_tests.conftest import Row
 
-# Dagster leaves its code server to end by itself, when nobody sends it heartbeats any more.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 Query = Callable[..., list[Row]]
 Command = Callable[..., str]
 
