@@ -19,13 +19,14 @@ from pathlib import Path
 import dagster as dg
 import psycopg2
 
-from user_processing import automation, tables
+from user_processing import automation
 from user_processing.assets import stored_users
-from user_processing.cadence import CADENCE
+from user_processing.days.cadence import CADENCE
 from user_processing.definitions import defs
 from user_processing.embedded import api, postgres
-from user_processing.resources.postgres import Postgres
-from user_processing.resources.user_api import UserApi
+from user_processing.source.user_api import UserApi
+from user_processing.store import tables
+from user_processing.store.postgres import Postgres
 
 _TICKS = 20
 _LIMIT = 1.0  # seconds
@@ -42,7 +43,7 @@ def main() -> None:
         os.environ["DAGSTER_POSTGRES_URL"] = postgres.dsn("dagster", folder / "postgres")
         users = postgres.dsn("users", folder / "postgres")
         with dg.DagsterInstance.from_config(name) as instance, api.serve() as stand_in:
-            resources = {"user_api": UserApi(url=stand_in.url), "postgres": Postgres(url=users)}
+            resources = {"user_api": UserApi(url=stand_in), "postgres": Postgres(url=users)}
             seconds = {days: _median(instance, users, resources, days) for days in (14, 1_400)}
         postgres.stop(folder / "postgres")
     for days, median in seconds.items():
@@ -63,7 +64,7 @@ def _median(instance: dg.DagsterInstance, users: str, resources: Mapping[str, ob
     with closing(psycopg2.connect(users)) as connection, connection, connection.cursor() as cursor:
         tables.create_tables(connection)
         cursor.executemany(
-            "INSERT INTO user_loads (partition_date, users_asked, rows, rejected, csv_sha256, run_id) "
+            "INSERT INTO user_loads (partition_date, users_requested, rows, rejected, csv_sha256, run_id) "
             "VALUES (%s, 1, 1, 0, '', '') ON CONFLICT DO NOTHING",
             [(day,) for day in due],
         )

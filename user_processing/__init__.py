@@ -1,7 +1,7 @@
 """The code location: `dagster … -m user_processing` finds `defs` here.
 
 `defs` is looked up when it is asked for, not when the package is imported: Dagster's own processes import
-`user_processing.instance` from here, and have no use for the assets.
+`user_processing.internals.storage` from here, and have no use for the assets.
 """
 
 from typing import TYPE_CHECKING
@@ -17,8 +17,7 @@ def __getattr__(name: str) -> object:
         from user_processing.definitions import defs  # noqa: PLC0415
 
         return defs
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

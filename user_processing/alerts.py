@@ -1,40 +1,33 @@
-"""Runs that failed: what is told of them, and how it gets to a webhook.
+"""What somebody is told: runs that failed, checks that fail, days that are given up. How it is sent is in `notify`.
 
 No secret goes out. The texts of `dagster.Failure` are quoted, which this project keeps free of secrets, and those that
-Dagster writes where a run's process is gone. Of any other error the class is named. The webhook's URL is a secret.
+Dagster writes where a run's process is gone. Of any other error the class is named.
 """
 
-import base64
-import http.client
-import json
-import queue
-import re
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
-from urllib.parse import SplitResult, unquote, urlsplit
+import contextlib
+import datetime as dt
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.run_request import DagsterRunReaction
-from dagster._core.storage.tags import (
-    ASSET_PARTITION_RANGE_END_TAG,
-    ASSET_PARTITION_RANGE_START_TAG,
-    PARTITION_NAME_TAG,
-    WILL_RETRY_TAG,
-)
+import msgspec
 from dagster_shared.error import SerializableErrorInfo
 
-from user_processing import variables
+from user_processing import automation, checks, notify, settings
+from user_processing.assets import stored_users
+from user_processing.catchup import facts
+from user_processing.days.runs import WILL_RETRY, RunDays, command_to_run, days_of_tag, format_days, tag_of_days
+from user_processing.internals.ticks import failure_was_told
+from user_processing.notify import Alert
+from user_processing.store.postgres import Postgres
 
-SECONDS = 10.0
-"""The time for one alert, with all its attempts and pauses. Dagster gives a tick 60 s."""
+PATIENCE = dt.timedelta(days=1)
+"""So long an alert of the data is sent again at every tick to a URL that does not take it."""
 
-LONGEST = 2000
-"""Characters of an alert."""
+_GIVEN_UP = "given_up"
+_MOST_EVALUATIONS = 1_000  # read in a tick; the next one reads on
+_MOST_SPANS = 10  # of days, written out in an alert
 
-_ATTEMPTS = 3
 _SEE_PAGE = "The run's page tells more."
 _DAGSTERS_OWN = (  # how the messages begin that Dagster writes for a run whose process cannot
     "Detected run worker status ",
@@ -47,112 +40,202 @@ _DAGSTERS_OWN = (  # how the messages begin that Dagster writes for a run whose 
 
 @dg.run_failure_sensor(
     name="failure_alerts",
-    description="Posts an alert to USERS_ALERT_URL for each run that failed.",
+    description="Tells USERS_ALERT_URL of each run that failed.",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
     # A run of the command line names no code location, and would be left out. The instance is this project's own.
     monitor_all_code_locations=True,
 )
-def failure_alerts(context: dg.RunFailureSensorContext) -> dg.SkipReason | DagsterRunReaction:
-    """Tells the webhook of one run. Where that fails, the alert is given up, and the tick says why.
-
-    What is returned ends the tick, and moves the cursor past this run. After None, Dagster would go on to the next run
-    in the same tick; a skip reason for that one would then be an error, and the tick would be repeated for ever.
-    """
-    run = context.dagster_run
-    url = variables.text("USERS_ALERT_URL")
-    if url is None:
+def failure_alerts(context: dg.RunFailureSensorContext) -> Any:  # noqa: ANN401 - Dagster's type is private
+    """Tells every URL of one run. Where that fails, the alert is given up, and the tick says why."""
+    run, urls = context.dagster_run, _urls()
+    if not urls:
         return dg.SkipReason(f"USERS_ALERT_URL is not set: nobody is told that run {run.run_id} failed.")
-    seen = post(url, alert(context))
-    if seen:
-        return dg.SkipReason(f"The alert for run {run.run_id} was not sent. {seen}")
-    return DagsterRunReaction(run, run_status=dg.DagsterRunStatus.FAILURE)
+    problems = notify.tell(dict.fromkeys(urls, alert_of_run(context)))
+    if problems:
+        sent = "was not sent" if len(problems) == len(urls) else "was not sent to all"
+        return dg.SkipReason(f"The alert for run {run.run_id} {sent}. {' '.join(problems.values())}")
+    return failure_was_told(run)
 
 
-def alert(context: dg.RunFailureSensorContext) -> str:
-    """The text for a run, escaped for Slack: job, days, assets, errors, and where its page is."""
+@dg.sensor(
+    name="data_alerts",
+    description="Tells USERS_ALERT_URL when a check of severity ERROR fails for days that nobody was told of, and when "
+    "days are given up.",
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def data_alerts(context: dg.SensorEvaluationContext, postgres: Postgres) -> dg.SensorResult:
+    """Tells every URL once of what is broken, and once more when it was mended and breaks again."""
+    return evaluate_data_alerts(context.instance, context.repository_def, context.cursor, postgres)
+
+
+class Channel(msgspec.Struct):
+    """What one URL knows."""
+
+    told: dict[str, str] = {}
+    unsent_since: dt.datetime | None = None
+    """When it began to refuse what it is sent."""
+
+
+class Told(msgspec.Struct, kw_only=True):
+    """What `data_alerts` remembers: what is broken, and what of it was told to whom. Days are the values of tags."""
+
+    evaluation: int
+    """The last event that was read."""
+
+    broken: dict[str, str] = {}
+    """By check, the days for which it fails; and the days that are given up."""
+
+    channels: list[Channel] = []
+    """By the place of a URL in USERS_ALERT_URL, since a URL is a secret."""
+
+
+def evaluate_data_alerts(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None, cursor: str | None, postgres: Postgres
+) -> dg.SensorResult:
+    """What a tick of `data_alerts` comes to.
+
+    Args:
+        instance: knows the evaluations of the checks, and the runs.
+        repository: the definitions, to read Dagster's own backfills with.
+        cursor: what the tick before this one has returned.
+        postgres: holds the ledger. While it is away, no day is seen to be given up.
+    """
+    now = dt.datetime.now(dt.UTC)
+    if cursor:
+        state = msgspec.json.decode(cursor, type=Told)
+    else:
+        # What was found before is found again: every morning by the checks.
+        state = Told(evaluation=instance.event_log_storage.get_maximum_record_id() or 0)
+    _read_evaluations(instance, state)
+    given_up: Mapping[str, str] | None = None
+    # While Postgres is away, a later tick sees.
+    with contextlib.suppress(dg.Failure):
+        given_up = automation.current_plan(instance, repository, postgres).given_up
+        state.broken[_GIVEN_UP] = tag_of_days(sorted(given_up))
+    reason = _tell(state, _urls(), given_up, now)
+    return dg.SensorResult(skip_reason=reason, cursor=msgspec.json.encode(state).decode())
+
+
+def _tell(state: Told, urls: list[str], given_up: Mapping[str, str] | None, now: dt.datetime) -> str:
+    """Send each URL what is new to it, and note what became of it; returns what the tick says."""
+    places = max(1, len(urls))
+    state.channels = [*state.channels, *(Channel() for _ in range(places))][:places]
+    fresh = [_news(state.broken, channel, given_up) for channel in state.channels]
+    if not any(fresh):
+        return "Nothing is broken that nobody was told of."
+    if not urls:
+        return f"USERS_ALERT_URL is not set: nobody is told of {', '.join(fresh[0])}."
+    due = {url: news for url, news in zip(urls, fresh, strict=True) if news}
+    problems = notify.tell({url: alert_of_data(news, given_up or {}) for url, news in due.items()})
+    channels = dict(zip(urls, state.channels, strict=False))
+    return " ".join(dict.fromkeys(_note(channels[url], news, problems.get(url), now) for url, news in due.items()))
+
+
+def _news(broken: Mapping[str, str], channel: Channel, given_up: Mapping[str, str] | None) -> dict[str, list[str]]:
+    """The days that are broken of which a URL was not told, oldest first; forgets those that are mended."""
+    channel.told = {what: _both(days, broken.get(what, "")) for what, days in channel.told.items()}
+    news = {
+        what: fresh
+        for what, days in broken.items()
+        if (fresh := sorted({*days_of_tag(days)}.difference(days_of_tag(channel.told.get(what, "")))))
+    }
+    if given_up is None:
+        news.pop(_GIVEN_UP, None)
+    if not news:
+        channel.unsent_since = None
+    return news
+
+
+def _note(channel: Channel, news: Mapping[str, list[str]], problem: str | None, now: dt.datetime) -> str:
+    """Note what became of an alert that was sent to a URL; returns what the tick says of it."""
+    names = ", ".join(news)
+    channel.unsent_since = (channel.unsent_since or now) if problem else None
+    if channel.unsent_since and now - channel.unsent_since <= PATIENCE:
+        return f"The alert of {names} was not sent, and is sent again at the next tick. {problem}"
+    channel.unsent_since = None
+    for what, days in news.items():
+        channel.told[what] = tag_of_days(sorted({*days, *days_of_tag(channel.told.get(what, ""))}))
+    hours = PATIENCE // dt.timedelta(hours=1)
+    return f"The alert of {names} is given up after {hours} hours. {problem}" if problem else f"Told of {names}."
+
+
+def alert_of_data(news: Mapping[str, list[str]], given_up: Mapping[str, str]) -> Alert:
+    """What is said of days for which checks fail, and of days that are given up.
+
+    Args:
+        news: the days by check, oldest first; those that are given up are under a name of their own.
+        given_up: day → its last run.
+    """
+    ui = settings.load().users_ui_url.rstrip("/")
+    lines = [
+        f"The check {name} of {stored_users.key.to_user_string()} fails. {checks.describe(name, days, _MOST_SPANS)}"
+        for name, days in news.items()
+        if name in checks.CHECKS
+    ]
+    if days := news.get(_GIVEN_UP):
+        attempts = settings.load().users_max_attempts
+        lines.append(
+            f"Failed {attempts} times, and not asked for any more: {format_days(days, _MOST_SPANS)}. The last run says "
+            f"why: {ui}/runs/{given_up[days[-1]]}\nWhen it is mended: {command_to_run(days)}"
+        )
+    return Alert("\n".join(lines), f"{ui}/assets/{stored_users.key.to_user_string()}?view=checks")
+
+
+def alert_of_run(context: dg.RunFailureSensorContext) -> Alert:
+    """What is said of a run: job, days, assets, errors, what happens next, and where its page is."""
     run = context.dagster_run
     errors = [_step_error(event) for event in context.get_step_failure_events()] or [_run_error(context.failure_event)]
-    ui = variables.text("USERS_UI_URL") or "http://127.0.0.1:3000"
-    # Dagster adds the tag right after the event that this sensor waits for.
-    again = ["Dagster tries it again."] if run.tags.get(WILL_RETRY_TAG) == "true" else []
-    end = _escaped("\n".join(["", *again, f"{ui.rstrip('/')}/runs/{run.run_id}"]))
-    start = _escaped("\n".join([f"{run.job_name} failed, {_days(run.tags)}.", *errors]))
-    if len(start) + len(end) > LONGEST:
-        # Without half of an escaped character.
-        start = re.sub(r"&[a-z]*$", "", start[: LONGEST - len(end) - 1]) + "…"
-    return start + end
+    ui = settings.load().users_ui_url
+    end = [*_what_next(run), f"{ui.rstrip('/')}/runs/{run.run_id}"]
+    return Alert("\n".join([f"{run.job_name} failed, {_days(run.tags)}.", *errors]), "\n".join(end))
 
 
-def post(url: str, text: str) -> str | None:
-    """Post a text as Slack's incoming webhooks and compatible endpoints take it, in `SECONDS` at most.
-
-    It is done in a thread, which is left behind when the time is over: no timeout of the standard library bounds a name
-    look-up, or an answer that comes byte by byte. urllib3 would write the URL to its log; urllib.request does not.
-
-    Returns:
-        None if it was accepted, or else what was seen instead, with no more of the URL than scheme and host.
-    """
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname if parts.port != 0 else None
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in {"http", "https"}:
-        return "USERS_ALERT_URL is not the URL of a webhook."
-    answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    end = time.monotonic() + SECONDS
-    body = json.dumps({"text": text}).encode()
-    threading.Thread(target=lambda: answers.put(_attempts(parts, body, end)), name="alert", daemon=True).start()
-    try:
-        seen = answers.get(timeout=SECONDS)
-    except queue.Empty:
-        seen = f"no answer in {SECONDS:g} s"
-    # An @ further on: the password held a / that was not escaped, and what looks like the host is the user.
-    shown = "…" if "@" in parts.path + parts.query + parts.fragment else parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{shown}: {seen}." if seen else None
+def _read_evaluations(instance: dg.DagsterInstance, state: Told) -> None:
+    """Note what the checks have found since the tick before this one."""
+    unread = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION, after_cursor=state.evaluation)
+    for record in instance.event_log_storage.get_event_records(unread, limit=_MOST_EVALUATIONS, ascending=True):
+        state.evaluation = record.storage_id
+        event = record.event_log_entry.dagster_event
+        evaluation = event.event_specific_data if event else None
+        if not isinstance(evaluation, dg.AssetCheckEvaluation):
+            continue
+        check = checks.CHECKS.get(evaluation.check_name)
+        if check and check.severity is dg.AssetCheckSeverity.ERROR and evaluation.asset_key == stored_users.key:
+            looked_at, failing = checks.days_found(evaluation)
+            others = _outside(days_of_tag(state.broken.get(evaluation.check_name, "")), looked_at)
+            state.broken[evaluation.check_name] = tag_of_days(sorted({*others, *failing}))
 
 
-def _attempts(parts: SplitResult, body: bytes, end: float) -> str | None:
-    """Post until it is accepted; returns what was seen the last time if it never is."""
-    seen = None
-    for attempt in range(_ATTEMPTS):
-        time.sleep(SECONDS / 10 if attempt else 0)
-        left = end - time.monotonic()
-        if left <= 0:
-            break
-        try:
-            _once(parts, body, left)
-        except urllib.error.HTTPError as error:
-            error.close()
-            seen = f"HTTP {error.code}"
-        except OSError as error:
-            cause = error.reason if isinstance(error, urllib.error.URLError) else error
-            seen = f"{type(cause).__name__}: {cause}"
-        except (http.client.HTTPException, ValueError) as error:
-            # Their texts quote the URL, or the answer.
-            seen = type(error).__name__
-        else:
-            return None
-    return seen
+def _urls() -> list[str]:
+    """Who is told."""
+    secret = settings.load().users_alert_url
+    return notify.split(secret.get_secret_value()) if secret else []
 
 
-def _once(parts: SplitResult, body: bytes, seconds: float) -> None:
-    """One attempt. `seconds` bounds each wait for the server, not their sum."""
-    opener = urllib.request.OpenerDirector()
-    # None of them follows a redirect: it is an error.
-    opener.add_handler(urllib.request.ProxyHandler())
-    opener.add_handler(urllib.request.HTTPHandler())
-    opener.add_handler(urllib.request.HTTPSHandler())
-    opener.add_handler(urllib.request.HTTPErrorProcessor())
-    opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
-    headers = {"Content-Type": "application/json"}
-    if parts.username:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
-    url = parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
-    request = urllib.request.Request(url, body, headers)  # noqa: S310 - http or https
-    opener.open(request, timeout=seconds).close()
+def _both(some: str, others: str) -> str:
+    """The days that both tags hold."""
+    return tag_of_days(sorted({*days_of_tag(some)}.intersection(days_of_tag(others))))
+
+
+def _outside(days: Iterable[str], looked_at: RunDays | None) -> list[str]:
+    """Those of the days at which an evaluation has not looked."""
+    return [day for day in days if looked_at and not looked_at.first <= day <= looked_at.last]
+
+
+def _what_next(run: dg.DagsterRun) -> list[str]:
+    """Who runs the days of a failed run again, or what to type."""
+    days = facts.days_of(run)
+    if run.remote_job_origin is None:
+        # Dagster marks a run of the command line as one to be retried too, and cannot launch it.
+        return [f"Nobody runs it again by itself: {command_to_run(days)}"] if days else []
+    # Dagster adds the tag right after the event that the sensor waits for.
+    if run.tags.get(WILL_RETRY) == "true":
+        return ["Dagster tries it again."]
+    if days and not facts.are_refused(run, dt.datetime.now(dt.UTC)):
+        return ["The sensor api_availability asks for the days that are missing."]
+    return []
 
 
 def _step_error(event: dg.DagsterEvent) -> str:
@@ -176,13 +259,7 @@ def _class(error: SerializableErrorInfo | None) -> str:
 
 
 def _days(tags: Mapping[str, str]) -> str:
-    first = tags.get(PARTITION_NAME_TAG) or tags.get(ASSET_PARTITION_RANGE_START_TAG)
-    last = tags.get(ASSET_PARTITION_RANGE_END_TAG, first)
-    if first is None:
+    span = RunDays.of(tags)
+    if span is None:
         return "no day"
-    return f"day {first}" if first == last else f"days {first} to {last}"
-
-
-def _escaped(text: str) -> str:
-    """Without the three characters that mean something to Slack, such as in `<!channel>`."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return f"day {span}" if span.first == span.last else f"days {span}"

@@ -1,22 +1,25 @@
 """When things run: the jobs, the daily schedule, the sensor that watches the API and asks for missing days.
 
-Which days those are is decided by `catchup`, from what `facts` has read.
+Which days those are is decided by `catchup.planner`, from what `catchup.facts` has read.
 """
 
 import datetime as dt
-import time
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import msgspec
 
-from user_processing import catchup, checks, facts, tables, variables
-from user_processing.assets import GROUP, PAGES_SINCE, Metadata, day_ranges, stored_users, user_api_source
-from user_processing.cadence import CADENCE
-from user_processing.resources.postgres import DatabaseUnavailableError, Postgres
-from user_processing.resources.user_api import UserApi
-
-_SEVEN_DAYS = 7 * 24 * 60 * 60  # seconds
+from user_processing import checks, settings
+from user_processing.assets import GROUP, stored_users, user_api_source
+from user_processing.catchup import facts, planner
+from user_processing.days.cadence import CADENCE
+from user_processing.days.runs import PAGES_SINCE, command_to_run, format_days
+from user_processing.days.work import Metadata
+from user_processing.source.user_api import UserApi
+from user_processing.store import tables
+from user_processing.store.postgres import DatabaseUnavailableError, Postgres
 
 # A new day is the schedule's at first. Apart by more than a launch takes, so that the two never ask for one day.
 _SCHEDULE_ASKS_WITHIN = dt.timedelta(seconds=30)
@@ -28,7 +31,7 @@ _TIME = "%Y-%m-%d %H:%M:%S UTC"
 _MOST_REPORTED = 200
 
 user_processing = dg.define_asset_job(
-    "user_processing",
+    facts.JOB,
     selection=dg.AssetSelection.groups(GROUP),
     description="Takes the users of a day, or of a range of days, from the API to Postgres.",
 )
@@ -68,44 +71,47 @@ class Watch(msgspec.Struct, frozen=True):
 )
 def daily(context: dg.ScheduleEvaluationContext, user_api: UserApi) -> dg.RunRequest | dg.SkipReason:
     """Launches the day that has just ended, if the API answers. What it leaves out, the sensor asks for."""
-    return new_day(context.scheduled_execution_time, user_api)
+    return evaluate_schedule(context.scheduled_execution_time, user_api)
 
 
 @dg.sensor(
     job=user_processing,
     # Part of the definition, so it is read with it.
-    minimum_interval_seconds=variables.at_least_one("USER_API_POKE_INTERVAL") or 60,
+    minimum_interval_seconds=settings.load().user_api_poke_interval,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def api_availability(context: dg.SensorEvaluationContext, user_api: UserApi, postgres: Postgres) -> dg.SensorResult:
-    """Polls the API. While it answers, the days that are due and not stored are asked for.
+    """Polls the API. While it answers, the days that are missing are asked for.
 
-    Without USERS_CATCHUP that is the newest day alone. When the API goes or comes back, and whenever days are asked
-    for, its state and latency become an observation of the asset `user_api`.
+    These are the newest day that is due, or all that are due with USERS_CATCHUP, and the days that a run was launched
+    for and has not stored. When the API goes or comes back, and whenever days are asked for, its state and latency
+    become an observation of the asset `user_api`.
     """
-    return poll(context.instance, context.repository_def, context.cursor, user_api, postgres)
+    return evaluate_sensor(context.instance, context.repository_def, context.cursor, user_api, postgres)
 
 
-def new_day(scheduled: dt.datetime, user_api: UserApi) -> dg.RunRequest | dg.SkipReason:
+def evaluate_schedule(scheduled: dt.datetime, user_api: UserApi) -> dg.RunRequest | dg.SkipReason:
     """What a tick of the schedule comes to.
 
     Args:
         scheduled: when the tick was meant to be.
         user_api: is asked whether it is there.
     """
+    now = _now()
     day = CADENCE.newest_due(scheduled).isoformat()
     if day not in CADENCE.due(scheduled):
         return dg.SkipReason(f"{day} is not one of the days from {CADENCE.first_day} to {CADENCE.last_day or 'now'}.")
-    late = _now() - scheduled
+    late = now - scheduled
     if late > _SCHEDULE_ASKS_WITHIN:
-        return dg.SkipReason(f"This tick comes {late.total_seconds():,.0f} s late; the sensor asks for day {day}.")
-    seen = user_api.probe(seed=day)
-    if seen:
-        return dg.SkipReason(f"{user_api.address} does not answer: {seen}. The sensor asks for day {day} when it does.")
+        return dg.SkipReason(_reason_of_late_tick(day, late, CADENCE.due(now)))
+    probe = user_api.probe(seed=day)
+    if not probe.up:
+        reason = f"{user_api.address} does not answer: {probe.problem}."
+        return dg.SkipReason(f"{reason} The sensor asks for day {day} when it does.")
     return dg.RunRequest(run_key=day, partition_key=day)
 
 
-def poll(
+def evaluate_sensor(
     instance: dg.DagsterInstance,
     repository: dg.RepositoryDefinition | None,
     cursor: str | None,
@@ -127,162 +133,129 @@ def poll(
     """
     now = _now()
     due = CADENCE.due(now - _SENSOR_ASKS_AFTER)
-    seed = due[-1] if due else CADENCE.first_day
-    started = time.monotonic()
-    seen = user_api.probe(seed=seed)
-    seconds = round(time.monotonic() - started, 3)
+    probe = user_api.probe(seed=due[-1] if due else CADENCE.first_day)
     before = msgspec.json.decode(cursor, type=Watch) if cursor else None
-    changed = before is None or before.up == bool(seen)
-    watch = Watch(up=not seen, since=now) if before is None or changed else before
-    plan = catchup.Plan()
+    changed = before is None or before.up != probe.up
+    watch = Watch(up=probe.up, since=now) if before is None or changed else before
+    plan = planner.Plan()
     events: list[dg.AssetMaterialization | dg.AssetObservation] = []
-    if seen:
+    if not probe.up:
         reason = (
-            f"{user_api.address} does not answer: {seen}. It has been down since {watch.since:{_TIME}}; "
-            "days that are due wait for it."
+            f"{user_api.address} does not answer: {probe.problem}. It has been down since {watch.since:{_TIME}}; "
+            "days that are missing wait for it."
         )
-        patience = dt.timedelta(seconds=variables.whole_number("USER_API_TIMEOUT", _SEVEN_DAYS))
+        patience = dt.timedelta(seconds=settings.load().user_api_timeout)
         if now - watch.since > patience:
-            message = f"{reason} That is longer than USER_API_TIMEOUT allows, {patience.total_seconds():,.0f} s."
-            raise ApiDownError(message)
-    else:
-        # Before the ledger: a run that stores its day meanwhile is found in one of them.
-        active = facts.active(instance)
-        try:
-            with postgres.transaction() as connection:
-                ledger = {day.isoformat(): load for day, load in tables.ledger(connection).items()}
-        except DatabaseUnavailableError as error:
-            reason = f"{error.description} Days that are due wait for it."
-        else:
-            settings = settings_of_environment()
-            plan, events = _planned(
-                instance,
-                repository,
-                active=active,
-                now=now,
-                due=due,
-                api_up_since=watch.since,
-                ledger=ledger,
-                settings=settings,
+            raise ApiDownError(
+                f"{reason} That is longer than USER_API_TIMEOUT allows, {patience.total_seconds():,.0f} s."
             )
-            reason = f"The API answers in {seconds:.3f} s. {_reason(plan, settings, due)}"
+    else:
+        rules = facts.rules()
+        try:
+            known = facts.gather(instance, repository, postgres, rules, now=now, due=due, api_up_since=watch.since)
+        except DatabaseUnavailableError as error:
+            reason = f"{error.description} Days that are missing wait for it."
+        else:
+            plan = planner.plan(known.facts, rules)
+            events += [_reported(day, load) for day, load in [*known.unreported.items()][:_MOST_REPORTED]]
+            reason = f"The API answers in {probe.latency:.3f} s. {_reason(plan, rules, due)}"
     if changed or plan.requests:
-        observed: Metadata = {"up": int(watch.up), "latency_seconds": seconds, "seen": seen or "a valid answer"}
+        observed: Metadata = {
+            "up": int(probe.up),
+            "latency_seconds": round(probe.latency, 3),
+            "problem": probe.problem or "none",
+        }
         events.append(dg.AssetObservation(user_api_source.key, metadata=observed))
     return dg.SensorResult(
-        run_requests=[_run_request(request) for request in plan.requests],
+        run_requests=[_run_request(request, repository) for request in plan.requests],
         skip_reason=None if plan.requests else dg.SkipReason(reason),
         cursor=msgspec.json.encode(watch).decode(),
         asset_events=events,
     )
 
 
-def _planned(  # noqa: PLR0913 - all that is known
-    instance: dg.DagsterInstance,
-    repository: dg.RepositoryDefinition | None,
-    *,
-    active: Sequence[dg.DagsterRun],
-    now: dt.datetime,
-    due: Sequence[str],
-    api_up_since: dt.datetime,
-    ledger: Mapping[str, tables.Load],
-    settings: catchup.Settings,
-) -> tuple[catchup.Plan, list[dg.AssetMaterialization | dg.AssetObservation]]:
-    """What to ask for, and which days Dagster has to be told of."""
-    known = facts.materialized(instance)
-    busy = facts.busy(active)
-    # Stored by a run that died before it could say so, or before this instance of Dagster was there.
-    unreported = [day for day in due if day in ledger and day not in known and day not in busy]
-    stored = ledger.keys() & (known.keys() | set(unreported))
-    attempts: Sequence[catchup.Attempt] = ()
-    stored_at: Mapping[str, dt.datetime] = {}
-    if any(day not in stored for day in (due if settings.catchup else due[-1:])):
-        attempts, retried = facts.attempts(instance, now)
-        backfilled = facts.backfilling(instance, repository) if repository else {}
-        busy = {**backfilled, **retried, **busy}
-        stored_at = facts.stored_at(instance, {day: event for day, event in known.items() if day not in ledger})
-    found = catchup.Facts(
-        now=now,
-        due=due,
-        stored=stored,
-        busy=busy,
-        # A backfill has a limit of its own.
-        active_runs=sum(facts.LANE not in run.tags for run in active),
-        attempts=attempts,
-        stored_before=known,
-        stored_at=stored_at,
-        api_up_since=api_up_since,
-    )
-    return catchup.plan(found, settings), [_reported(day, ledger[day]) for day in unreported[:_MOST_REPORTED]]
-
-
-def settings_of_environment() -> catchup.Settings:
-    """What the environment says of catch-up.
+def current_plan(
+    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None, postgres: Postgres
+) -> planner.Plan:
+    """What the sensor would ask for now if the API answered, and what nobody asks for any more.
 
     Raises:
-        dagster.Failure: a variable holds what it cannot.
+        dagster.Failure: Postgres cannot be read.
     """
-    default = catchup.Settings()
-    return catchup.Settings(
-        catchup=variables.flag("USERS_CATCHUP"),
-        max_active_runs=variables.at_least_one("USERS_MAX_ACTIVE_RUNS") or default.max_active_runs,
-        days_per_run=variables.at_least_one("USERS_DAYS_PER_RUN"),
-        max_attempts=variables.at_least_one("USERS_MAX_ATTEMPTS") or default.max_attempts,
+    now, rules = _now(), facts.rules()
+    due = CADENCE.due(now - _SENSOR_ASKS_AFTER)
+    return planner.plan(facts.gather(instance, repository, postgres, rules, now=now, due=due).facts, rules)
+
+
+def _reason_of_late_tick(day: str, late: dt.timedelta, due: Sequence[str]) -> str:
+    """What becomes of the day of a tick that comes too late, or that somebody looks at long afterwards."""
+    start = f"This tick comes {late // dt.timedelta(seconds=1) * dt.timedelta(seconds=1)} late."
+    if day in due[-1:] or settings.load().users_catchup:
+        return f"{start} While day {day} is not stored, the sensor asks for it."
+    return (
+        f"{start} Day {day} is not the newest any more. The sensor asks for it only if a run was launched for it and "
+        f"failed. To run it: make run DAY={day}. To have every day that is missing asked for: USERS_CATCHUP=true."
     )
 
 
-def tags_of_days(days: Sequence[str]) -> dict[str, str]:
-    """The tags of a run over days that follow each other."""
-    if len(days) == 1:
-        return {"dagster/partition": days[0]}
-    return {"dagster/asset_partition_range_start": days[0], "dagster/asset_partition_range_end": days[-1]}
+def _run_request(request: planner.Request, repository: dg.RepositoryDefinition | None) -> dg.RunRequest:
+    """A run of the days, with what the run in whose place it is asked for was launched with."""
+    days = request.days
+    tags = {**dict(request.launch.tags), **({PAGES_SINCE: request.pages_since} if request.pages_since else {})}
+    run_config = json.loads(request.launch.run_config)
+    if run_config and repository and not _is_valid(run_config, repository):
+        run_config = {}
+    if days.first == days.last:
+        return dg.RunRequest(run_key=request.run_key, partition_key=days.first, tags=tags, run_config=run_config)
+    return dg.RunRequest(run_key=request.run_key, tags={**tags, **days.tags()}, run_config=run_config)
 
 
-def _run_request(request: catchup.Request) -> dg.RunRequest:
-    tags = {PAGES_SINCE: request.pages_since} if request.pages_since else {}
-    if len(request.days) == 1:
-        return dg.RunRequest(run_key=request.run_key, partition_key=request.days[0], tags=tags)
-    return dg.RunRequest(run_key=request.run_key, tags={**tags, **tags_of_days(request.days)})
+def _is_valid(run_config: Mapping[str, Any], repository: dg.RepositoryDefinition) -> bool:
+    """Whether the job takes this configuration today; a request with another would fail the tick, and all after it."""
+    try:
+        dg.validate_run_config(repository.get_job(user_processing.name), run_config)
+    except dg.DagsterInvalidConfigError:
+        return False
+    return True
 
 
-def _reported(day: str, load: tables.Load) -> dg.AssetMaterialization:
+def _reported(day: str, entry: tables.LedgerEntry) -> dg.AssetMaterialization:
     """A day that the ledger has and Dagster does not know of."""
     return dg.AssetMaterialization(
         stored_users.key,
         partition=day,
         description="Found in the ledger: the run that stored it could not say so.",
-        metadata={"dagster/row_count": load.rows},
+        metadata={"dagster/row_count": entry.rows},
     )
 
 
-def _reason(plan: catchup.Plan, settings: catchup.Settings, due: Sequence[str]) -> str:
+def _reason(plan: planner.Plan, rules: planner.Settings, due: Sequence[str]) -> str:
     """Why no run is asked for."""
     parts = []
     if not due:
         parts.append("No day is due yet.")
     elif not plan.missing and not plan.busy:
-        stored = f"All {len(due):,} days that are due are" if settings.catchup else f"The newest day, {due[-1]}, is"
+        stored = f"All {len(due):,} days that are due are" if rules.catchup else f"The newest day, {due[-1]}, is"
         parts.append(f"{stored} stored.")
     if plan.busy:
-        parts.append(f"At work: {_told(plan.busy)}.")
+        parts.append(f"In progress: {format_days(plan.busy)}.")
     if plan.queued:
-        parts.append(f"{plan.queued:,} runs wait until fewer than {settings.max_active_runs} are at work.")
+        parts.append(f"{plan.queued:,} runs wait until fewer than {rules.max_active_runs} are in progress.")
     if plan.pausing:
         first = min(plan.pausing.values())
-        parts.append(f"Failed, and tried again from {first:{_TIME}} on: {_told(plan.pausing)}.")
-    by_hand = "not asked for again until somebody runs them by hand"
+        parts.append(f"Failed, and tried again from {first:{_TIME}} on: {format_days(plan.pausing)}.")
     if plan.given_up:
         last = list(plan.given_up.values())[-1]
         parts.append(
-            f"Failed {settings.max_attempts} times, and {by_hand}: {_told(plan.given_up)}; the last run is {last}."
+            f"Failed {rules.max_attempts} times, and not asked for any more: {format_days(plan.given_up)}. Run {last} "
+            f"says why. When it is mended: {command_to_run(plan.given_up)}"
         )
     if plan.cancelled:
-        parts.append(f"Cancelled, and {by_hand}: {_told(plan.cancelled)}.")
+        parts.append(
+            f"Cancelled, and not asked for any more: {format_days(plan.cancelled)}. To run them all the same: "
+            f"{command_to_run(plan.cancelled)}"
+        )
     return " ".join(parts)
-
-
-def _told(days: Sequence[str] | Mapping[str, object]) -> str:
-    return day_ranges(dt.date.fromisoformat(day) for day in days)
 
 
 def _now() -> dt.datetime:

@@ -2,19 +2,16 @@
 
 The contract and nothing else: which questions are understood, what is silently corrected, how an answer and
 a refusal look. Who the users are is decided in `people`. It runs in a thread of a process that has no API
-configured (`serve`), or by itself: `python -m user_processing.embedded.api --port 8000`.
+configured, or by itself: `user-processing api`.
 """
 
-import argparse
-import signal
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from secrets import token_hex
-from types import TracebackType
-from typing import Self
 
 import msgspec
 import uvicorn
@@ -35,7 +32,6 @@ RATE_WINDOW_SECONDS = 300
 
 # A seed of this length is 16 characters of seed and the two hexadecimal digits of a nationality.
 _SEED_WITH_NATIONALITY = 18
-_NATIONALITY_OF_DIGITS = {f"{number:02x}": code for number, code in enumerate(people.NATIONALITIES)}
 
 
 class Info(msgspec.Struct):
@@ -60,18 +56,6 @@ class Refusal(msgspec.Struct):
     error: str
 
 
-class RateLimitExceededError(Exception):
-    """An address has asked for too many users in this window.
-
-    Args:
-        users: How many it has asked for.
-    """
-
-    def __init__(self, users: int) -> None:
-        self.users = users
-        super().__init__(f"{users} users asked for")
-
-
 class RateLimit:
     """Counts the users asked for per client address, in windows of five minutes.
 
@@ -90,22 +74,19 @@ class RateLimit:
         self._window_began = clock()
         self._lock = threading.Lock()
 
-    def charge(self, address: str, users: int) -> None:
-        """Counts `users` for `address`.
-
-        Raises:
-            RateLimitExceededError: the limit was reached before.
-        """
+    def charge(self, address: str, users: int) -> int | None:
+        """Counts `users` for `address`, unless the limit was reached before; returns what it had asked for then."""
         if self._users is None:
-            return
+            return None
         with self._lock:
             now = self._clock()
             if now - self._window_began >= RATE_WINDOW_SECONDS:
                 self._asked.clear()
                 self._window_began = now
             if self._asked[address] >= self._users:
-                raise RateLimitExceededError(self._asked[address])
+                return self._asked[address]
             self._asked[address] += users
+            return None
 
 
 def application(*, rate_limit: int | None = None, clock: Callable[[], float] = time.monotonic) -> Starlette:
@@ -117,16 +98,15 @@ def application(*, rate_limit: int | None = None, clock: Callable[[], float] = t
     """
     limit = RateLimit(rate_limit, clock)
 
-    # Not async: a page of 5,000 is 0.15 s of computing, and Starlette runs a plain function in a worker
+    # Not async: a page of 5,000 is 0.1 s of computing, and Starlette runs a plain function in a worker
     # thread, so that other clients are heard meanwhile.
     def users(request: Request) -> Response:
         question = request.query_params
         results = _number_within(question.get("results"), MAX_RESULTS)
-        try:
-            limit.charge(request.client.host if request.client else "", results)
-        except RateLimitExceededError as exceeded:
+        asked_before = limit.charge(request.client.host if request.client else "", results)
+        if asked_before is not None:
             message = (
-                f"Whoa, ease up there cowboy. You've requested {exceeded.users} users in the last five "
+                f"Whoa, ease up there cowboy. You've requested {asked_before} users in the last five "
                 "minutes. Help us keep this service free and spare some bandwidth for other users please :)"
             )
             return _json(Refusal(message), status=429)
@@ -143,7 +123,7 @@ def page_of(question: Mapping[str, str], results: int) -> Page:
     """The page that answers `question`, with as many users as `results` says.
 
     Raises:
-        KeyError: a seed of 18 characters does not end in the digits of a nationality.
+        KeyError: a seed of 18 characters does not end in the digits of a nationality that `people` has.
     """
     seed = question.get("seed") or token_hex(8)
     page = _number_within(question.get("page"), MAX_PAGE)
@@ -151,9 +131,8 @@ def page_of(question: Mapping[str, str], results: int) -> Page:
     info = Info(seed=seed, results=results, page=page)
     nationality = None
     if len(seed) == _SEED_WITH_NATIONALITY:
-        seed, digits = seed[:-2], seed[-2:].lower()
-        nationality = _NATIONALITY_OF_DIGITS[digits]
-        info.seed += digits  # the API tells them twice
+        seed, nationality = seed[:-2], seed[-2:].lower()
+        info.seed += nationality  # the API tells it twice
     users = people.draw(
         seed=seed,
         page=page,
@@ -175,56 +154,17 @@ def _json(body: Page | Refusal, status: int = 200) -> Response:
     return Response(msgspec.json.encode(body), status, headers={"content-type": "application/json; charset=utf-8"})
 
 
-class RunningApi:
-    """The API on a port of this machine, in a thread of this process. Close it, or use it in `with`.
-
-    Attributes:
-        url: The base address, e.g. `http://127.0.0.1:40123/api/1.4/`.
-    """
-
-    def __init__(self, app: Starlette, host: str, port: int) -> None:
-        # Bound here and not in the thread: a port that is taken is the caller's OSError, and once the socket
-        # listens, a client that comes before uvicorn is up waits in its queue instead of being refused.
-        listener = socket.create_server((host, port), backlog=2048)
-        self.url = f"http://{host}:{listener.getsockname()[1]}/api/{VERSION}/"
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                access_log=False,
-                lifespan="off",
-                log_config=None,  # the logging of the process around it stays as it is
-                log_level="warning",
-                timeout_graceful_shutdown=2,
-                ws="none",
-            )
-        )
-        self._thread = threading.Thread(
-            target=self._server.run, args=([listener],), name="user-api-stand-in", daemon=True
-        )
-        self._thread.start()
-
-    def close(self) -> None:
-        """Finishes the answers under way, for two seconds at most, and frees the port."""
-        self._server.should_exit = True
-        self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
+@contextmanager
 def serve(
     port: int = 0,
     *,
     host: str = "127.0.0.1",
     rate_limit: int | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> RunningApi:
-    """Starts the API in a daemon thread; it can be asked as soon as this returns.
+) -> Iterator[str]:
+    """Serves the API in a thread of this process within the block; yields its base URL.
+
+    At the end, the answers under way are finished, for two seconds at most.
 
     Args:
         port: 0 for any that is free.
@@ -235,37 +175,30 @@ def serve(
     Raises:
         OSError: the port is taken or not allowed.
     """
-    return RunningApi(application(rate_limit=rate_limit, clock=clock), host, port)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serves the API until Ctrl-C or SIGTERM. Exits with 1 if it cannot listen on the port."""
-    parser = argparse.ArgumentParser(
-        prog="python -m user_processing.embedded.api",
-        description="A stand-in for the randomuser.me API, on this machine.",
+    # Bound here and not in the thread: a port that is taken is the caller's OSError, and once the socket
+    # listens, a client that comes before uvicorn is up waits in its queue instead of being refused.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2048)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application(rate_limit=rate_limit, clock=clock),
+            access_log=False,
+            lifespan="off",
+            log_config=None,  # the logging of the process around it stays as it is
+            log_level="warning",
+            timeout_graceful_shutdown=2,
+            ws="none",
+        )
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any (%(default)s)")
-    parser.add_argument(
-        "--rate-limit",
-        type=int,
-        default=RATE_LIMIT,
-        metavar="USERS",
-        help="users per client address in five minutes, 0 for no limit (%(default)s)",
-    )
-    chosen = parser.parse_args(arguments)
-
-    # Blocked before the server's threads exist, which inherit it: the signals then wait for sigwait below.
-    stop = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stop)
+    thread = threading.Thread(target=server.run, args=([listener],), name="user-api-stand-in", daemon=True)
+    thread.start()
     try:
-        api = serve(chosen.port, host=chosen.host, rate_limit=chosen.rate_limit or None)
-    except (OSError, OverflowError) as error:
-        parser.exit(1, f"Cannot listen on {chosen.host}:{chosen.port}: {error}\n")
-    with api:
-        print(f"Users at {api.url}", flush=True)  # noqa: T201 - a command says where it is
-        signal.sigwait(stop)
+        yield f"http://{in_url(host)}:{listener.getsockname()[1]}/api/{VERSION}/"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
-if __name__ == "__main__":
-    main()
+def in_url(host: str) -> str:
+    """The host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,1 @@
+"""Where users go: the files of a day, the tables, and the database that holds them."""
