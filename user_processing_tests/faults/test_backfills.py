@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from user_processing_tests.support.checkout import Checkout, Serving, checkout_in, get, wait_for
+from user_processing_tests.support.checkout import Checkout, Serving, checkout_in, wait_for
 from user_processing_tests.support.recorded_api import RecordedApi, recorded_users
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("backfills")]
@@ -79,7 +79,7 @@ def name_of(said: str) -> str:
 
 def runs(dev: Serving, **tags: str) -> list[dict[str, Any]]:
     """The runs that have these tags, oldest first, each with its tags as a dictionary."""
-    found = get(f"{dev.url}/graphql", RUNS)["data"]["runsOrError"]["results"]
+    found = dev.graphql(RUNS)["runsOrError"]["results"]
     for run in found:
         run["tags"] = {tag["key"]: tag["value"] for tag in run["tags"]}
     return [run for run in reversed(found) if tags.items() <= run["tags"].items()]
@@ -106,8 +106,8 @@ def stored(checkout: Checkout, first: str, last: str) -> list[tuple[str, int]]:
 
 
 def launch(dev: Serving, **parameters: object) -> dict[str, Any]:
-    answer = get(f"{dev.url}/graphql", LAUNCH, {"backfill": parameters})
-    found: dict[str, Any] = answer["data"]["launchPartitionBackfill"]
+    answer = dev.graphql(LAUNCH, {"backfill": parameters})
+    found: dict[str, Any] = answer["launchPartitionBackfill"]
     return found
 
 

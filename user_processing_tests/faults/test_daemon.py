@@ -16,7 +16,7 @@ import psycopg2
 import pytest
 
 from user_processing.embedded import postgres as embedded
-from user_processing_tests.support.checkout import Checkout, Serving, checkout_in, get, wait_for
+from user_processing_tests.support.checkout import Checkout, Serving, checkout_in, wait_for
 from user_processing_tests.support.recorded_api import RecordedApi
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("daemon")]
@@ -47,7 +47,7 @@ class Blocking:
 
 def runs(dev: Serving, day: str) -> dict[str, str]:
     """The runs of a day, newest first, with their status."""
-    found = get(f"{dev.url}/graphql", RUNS)["data"]["runsOrError"]["results"]
+    found = dev.graphql(RUNS)["runsOrError"]["results"]
     return {run["runId"]: run["status"] for run in found if {"key": "dagster/partition", "value": day} in run["tags"]}
 
 
@@ -57,7 +57,7 @@ def launch(checkout: Checkout, day: str) -> None:
 
 
 def kill_worker(dev: Serving, run: str) -> None:
-    messages = get(f"{dev.url}/graphql", PIDS % run)["data"]["logsForRun"]["events"]
+    messages = dev.graphql(PIDS % run)["logsForRun"]["events"]
     (pid,) = re.findall(r"Started process for run \(pid: (\d+)\)", json.dumps(messages))
     os.kill(int(pid), signal.SIGKILL)
 
@@ -123,7 +123,7 @@ def test_a_killed_command_line_is_marked_failed_and_gives_its_slot_back(
         checkout.run(materialize, **environment)
         # Dagster cannot retry what no code location has started.
         assert sorted(runs(dev, "2023-05-01").values()) == ["FAILURE", "SUCCESS"]
-        messages = json.dumps(get(f"{dev.url}/graphql", PIDS % killed))
+        messages = json.dumps(dev.graphql(PIDS % killed))
     assert f"Process {command.pid} on {socket.gethostname()}, which was at work on it, is gone." in messages
     assert checkout.days().count("2023-05-01") == 1
 

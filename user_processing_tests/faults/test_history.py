@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from user_processing_tests.support.checkout import Checkout, get, wait_for
+from user_processing_tests.support.checkout import Checkout, wait_for
 from user_processing_tests.support.recorded_api import RecordedApi
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("history")]
@@ -27,13 +27,13 @@ def test_all_of_history_arrives_once_the_api_is_back(
     with checkout.serving("dagster dev --port {port}", tmp_path / "dev.log", **environment) as dev:
 
         def said() -> list[str]:
-            sensor = get(f"{dev.url}/graphql", TICKS)["data"]["sensorOrError"]
+            sensor = dev.graphql(TICKS)["sensorOrError"]
             return [str(tick["skipReason"]) for tick in sensor.get("sensorState", {}).get("ticks", [])]
 
         wait_for(lambda: any("It has been down since" in reason for reason in said()))
         recorded_api.tamper = lambda _, page: page
         wait_for(lambda: any("days that are due are stored" in reason for reason in said()))
-        runs = get(f"{dev.url}/graphql", RUNS)["data"]["runsOrError"]["results"]
+        runs = dev.graphql(RUNS)["runsOrError"]["results"]
     yesterday = checkout.run("date -u -d yesterday +%F").strip()
     assert [run["status"] for run in runs] == ["SUCCESS"]
     assert {"key": "dagster/run_key", "value": f"2023-01-01...{yesterday}#1"} in runs[0]["tags"]

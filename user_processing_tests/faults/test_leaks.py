@@ -20,7 +20,7 @@ import pytest
 
 from user_processing.embedded import postgres as embedded
 from user_processing.embedded import programs
-from user_processing_tests.support.checkout import Checkout, checkout_in, get, wait_for
+from user_processing_tests.support.checkout import Checkout, checkout_in, wait_for
 from user_processing_tests.support.recorded_api import RecordedApi
 
 pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("leaks")]
@@ -156,12 +156,9 @@ def test_secrets_are_in_the_users_table_and_in_files_of_their_owner_only(
     materialize("--partition 2023-01-07", fails=True)
 
     with checkout.serving("dagster dev --port {port}", tmp_path / "dev.log", **environment) as dev:
-        runs = get(f"{dev.url}/graphql", RUNS)
-        told = [json.dumps(runs), json.dumps(get(f"{dev.url}/graphql", DEFINITIONS))]
-        told += [
-            json.dumps(get(f"{dev.url}/graphql", EVENTS % run["runId"]))
-            for run in runs["data"]["runsOrError"]["results"]
-        ]
+        runs = dev.graphql(RUNS)
+        told = [json.dumps(runs), json.dumps(dev.graphql(DEFINITIONS))]
+        told += [json.dumps(dev.graphql(EVENTS % run["runId"])) for run in runs["runsOrError"]["results"]]
     # All of the above but the one whose connection string is refused when the definitions are loaded.
     assert len(told) >= 10
     assert "rate_window_seconds" in told[1]

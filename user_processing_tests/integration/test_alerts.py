@@ -28,7 +28,7 @@ from user_processing.internals.ticks import failure_was_told
 from user_processing.notify import Alert
 from user_processing.store.postgres import Postgres
 from user_processing_tests.support import certificates
-from user_processing_tests.support.checkout import TOMORROW, Checkout, Serving, get, wait_for
+from user_processing_tests.support.checkout import TOMORROW, Checkout, Serving, wait_for
 from user_processing_tests.support.dagster_records import ORIGIN
 from user_processing_tests.support.pipeline import Pipeline
 from user_processing_tests.support.recorded_api import RecordedApi, Row
@@ -849,7 +849,7 @@ sensorName: "failure_alerts"}) { ... on Sensor { sensorState { ticks { status sk
 
 
 def ticked(dev: Serving) -> bool:
-    sensor = get(f"{dev.url}/graphql", TICKS)["data"]["sensorOrError"]
+    sensor = dev.graphql(TICKS)["sensorOrError"]
     return any(tick["status"] == "SKIPPED" for tick in sensor["sensorState"]["ticks"])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from user_processing_tests.support.checkout import ROOT, Checkout, checkout_in, get, wait_for
+from user_processing_tests.support.checkout import ROOT, Checkout, checkout_in, wait_for
 
 ONE_SHOT = [
     "dagster asset materialize -m user_processing --select '*' --partition 2023-01-01",
@@ -131,8 +131,8 @@ def test_beside_a_running_dagster_dev_a_job_and_a_backfill_are_launched(checkout
         launched = {f"2023-04-0{day}" for day in (1, 2, 3, 5, 6, 7, 8)}
         wait_for(lambda: launched <= set(checkout.days()))
         # One instance: the UI knows of runs that were made by other commands before it was opened.
-        runs = get(f"{dev.url}/graphql", "{ runsOrError { ... on Runs { results { status jobName } } } }")
-        assert len(runs["data"]["runsOrError"]["results"]) > 3
+        runs = dev.graphql("{ runsOrError { ... on Runs { results { status jobName } } } }")
+        assert len(runs["runsOrError"]["results"]) > 3
         dev.kill(signal.SIGKILL)
     checkout.run("dagster asset materialize -m user_processing --select '*' --partition 2023-04-04")
     assert "2023-04-04" in checkout.days()
@@ -156,8 +156,8 @@ def test_dev_says_last_where_the_ui_is_and_ends_on_sigterm_where_sigint_is_ignor
         assert said.splitlines()[-1] == f"The UI is on {dev.url}"
         assert "DEBUG" not in said
         assert "INFO" not in said
-        nodes = get(f"{dev.url}/graphql", "{ assetNodes { assetKey { path } } }")
-        assert len(nodes["data"]["assetNodes"]) == 5
+        nodes = dev.graphql("{ assetNodes { assetKey { path } } }")
+        assert len(nodes["assetNodes"]) == 5
         assert dev.terminate() == 0
 
 
@@ -169,8 +169,8 @@ def test_dg_dev_in_another_folder_of_the_checkout_opens_the_same_instance(checko
     elsewhere.mkdir()
     command = f'bash -c "cd {elsewhere} && exec dg dev --port {{port}}"'
     with checkout.serving(command, tmp_path / "dev.log") as dev:
-        runs = get(f"{dev.url}/graphql", "{ runsOrError { ... on Runs { results { status } } } }")
-        assert runs["data"]["runsOrError"]["results"]
+        runs = dev.graphql("{ runsOrError { ... on Runs { results { status } } } }")
+        assert runs["runsOrError"]["results"]
     assert list(elsewhere.iterdir()) == []
 
 
@@ -178,6 +178,6 @@ def test_dg_dev_in_another_folder_of_the_checkout_opens_the_same_instance(checko
 @pytest.mark.xdist_group("serving")
 def test_dg_dev_serves_the_same_project(checkout: Checkout, tmp_path: Path) -> None:
     with checkout.serving(f"{DEV[1]} --port {{port}}", tmp_path / "dev.log") as dev:
-        said = get(f"{dev.url}/graphql", "{ assetNodes { assetKey { path } } }")
-        assert len(said["data"]["assetNodes"]) == 5
+        said = dev.graphql("{ assetNodes { assetKey { path } } }")
+        assert len(said["assetNodes"]) == 5
         assert dev.kill(signal.SIGINT) == 0

@@ -71,7 +71,7 @@ class Checkout:
         """Run `dagster dev` or `dg dev` on a free port; when the block ends, nothing of it is left."""
         port = free_port()
         with self.running(command.format(port=port), log, **environment) as process:
-            serving = Serving(process, f"http://127.0.0.1:{port}")
+            serving = Serving(process, f"http://127.0.0.1:{port}", log)
             wait_for(serving.answers)
             yield serving
 
@@ -123,14 +123,28 @@ def checkout_in(folder: Path) -> Iterator[Checkout]:
 class Serving:
     """A `dagster dev` that runs."""
 
-    def __init__(self, process: Process, url: str) -> None:
+    def __init__(self, process: Process, url: str, log: Path) -> None:
         self._process = process
+        self._log = log
         self.url = url
 
     def answers(self) -> bool:
+        """Whether it answers yet; one that has ended never will, and says why."""
+        assert self._process.poll() is None, self._last_words()
         with contextlib.suppress(OSError):
             return bool(get(f"{self.url}/server_info"))
         return False
+
+    def graphql(self, query: str, variables: dict[str, object] | None = None) -> Any:  # noqa: ANN401
+        """The data that the webserver answers to a GraphQL query."""
+        try:
+            return get(f"{self.url}/graphql", query, variables)["data"]
+        except OSError as error:
+            raise AssertionError(self._last_words()) from error
+
+    def _last_words(self) -> str:
+        state = "runs" if self._process.poll() is None else f"ended with {self._process.returncode}"
+        return f"it {state}; the end of its log:\n{self._log.read_text()[-4000:]}"
 
     def terminate(self) -> int:
         """Send SIGTERM to its first process alone, as a service manager does; returns its exit code."""
