@@ -3,7 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 COMMAND = @$(BIN)/python -W ignore -m user_processing
-# The lock is complete: nothing is left to resolve. Python compiles what it imports, and leaves out the rest.
+# The lock is complete: nothing is left to resolve. Python compiles what it imports, once, and leaves out the rest. Some
+# containers' environments forbid it to keep that, and then each command would compile Dagster anew, for three seconds.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps
 PORT ?= 8000
 UI_PORT ?= 3000
