@@ -55,7 +55,6 @@ def _median(instance: dg.DagsterInstance, users: str, resources: Mapping[str, ob
     cadence = dataclasses.replace(
         CADENCE, last_day=str(dt.date.fromisoformat(CADENCE.first_day) + dt.timedelta(days=days - 1))
     )
-    automation.__dict__["CADENCE"] = cadence
     known = instance.get_materialized_partitions(stored_users.key)
     due = cadence.due(dt.datetime.now(dt.UTC))
     for day in due:
@@ -75,7 +74,9 @@ def _median(instance: dg.DagsterInstance, users: str, resources: Mapping[str, ob
         with dg.build_sensor_context(
             instance=instance, repository_def=repository, resources=dict(resources)
         ) as context:
-            result = automation.api_availability(context)
+            api, database = context.resources.user_api, context.resources.postgres
+            now = dt.datetime.now(dt.UTC)
+            result = automation.evaluate_sensor(context, api, database, now=now, cadence=cadence)
         seconds.append(time.perf_counter() - started)
         if f"All {days:,} days" not in str(getattr(result, "skip_reason", "")):
             message = f"The tick said something else: {result}"

@@ -16,6 +16,7 @@ from dagster_shared.error import SerializableErrorInfo
 from user_processing import automation, checks, notify, settings
 from user_processing.assets import stored_users
 from user_processing.catchup import facts
+from user_processing.days.cadence import CADENCE, Cadence
 from user_processing.days.runs import WILL_RETRY, RunDays, command_to_run, days_of_tag, format_days, tag_of_days
 from user_processing.internals.ticks import failure_was_told
 from user_processing.notify import Alert
@@ -67,7 +68,7 @@ def failure_alerts(context: dg.RunFailureSensorContext) -> Any:  # noqa: ANN401 
 )
 def data_alerts(context: dg.SensorEvaluationContext, postgres: Postgres) -> dg.SensorResult:
     """Tells every URL once of what is broken, and once more when it was mended and breaks again."""
-    return evaluate_data_alerts(context.instance, context.repository_def, context.cursor, postgres)
+    return evaluate_data_alerts(context, postgres, now=dt.datetime.now(dt.UTC))
 
 
 class Channel(msgspec.Struct):
@@ -92,19 +93,20 @@ class Told(msgspec.Struct, kw_only=True):
 
 
 def evaluate_data_alerts(
-    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None, cursor: str | None, postgres: Postgres
+    context: dg.SensorEvaluationContext, postgres: Postgres, *, now: dt.datetime, cadence: Cadence = CADENCE
 ) -> dg.SensorResult:
     """What a tick of `data_alerts` comes to.
 
     Args:
-        instance: knows the evaluations of the checks, and the runs.
-        repository: the definitions, to read Dagster's own backfills with.
-        cursor: what the tick before this one has returned.
+        context: has the instance, which knows the evaluations of the checks, and the runs; the definitions, to read
+            Dagster's own backfills with; and as cursor what the tick before this one has returned.
         postgres: holds the ledger. While it is away, no day is seen to be given up.
+        now: when the tick is.
+        cadence: says which days are due.
     """
-    now = dt.datetime.now(dt.UTC)
-    if cursor:
-        state = msgspec.json.decode(cursor, type=Told)
+    instance, repository = context.instance, context.repository_def
+    if context.cursor:
+        state = msgspec.json.decode(context.cursor, type=Told)
     else:
         # What was found before is found again: every morning by the checks.
         state = Told(evaluation=instance.event_log_storage.get_maximum_record_id() or 0)
@@ -112,7 +114,7 @@ def evaluate_data_alerts(
     given_up: Mapping[str, str] | None = None
     # While Postgres is away, a later tick sees.
     with contextlib.suppress(dg.Failure):
-        given_up = automation.current_plan(instance, repository, postgres).given_up
+        given_up = automation.current_plan(instance, repository, postgres, now=now, cadence=cadence).given_up
         state.broken[_GIVEN_UP] = tag_of_days(sorted(given_up))
     reason = _tell(state, _urls(), given_up, now)
     return dg.SensorResult(skip_reason=reason, cursor=msgspec.json.encode(state).decode())

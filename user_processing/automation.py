@@ -14,7 +14,7 @@ import msgspec
 from user_processing import checks, settings
 from user_processing.assets import GROUP, stored_users, user_api_source
 from user_processing.catchup import facts, planner
-from user_processing.days.cadence import CADENCE
+from user_processing.days.cadence import CADENCE, Cadence
 from user_processing.days.runs import PAGES_SINCE, command_to_run, format_days
 from user_processing.days.work import Metadata
 from user_processing.source.user_api import UserApi
@@ -71,7 +71,7 @@ class Watch(msgspec.Struct, frozen=True):
 )
 def daily(context: dg.ScheduleEvaluationContext, user_api: UserApi) -> dg.RunRequest | dg.SkipReason:
     """Launches the day that has just ended, if the API answers. What it leaves out, the sensor asks for."""
-    return evaluate_schedule(context.scheduled_execution_time, user_api)
+    return evaluate_schedule(context.scheduled_execution_time, user_api, now=dt.datetime.now(dt.UTC))
 
 
 @dg.sensor(
@@ -87,23 +87,26 @@ def api_availability(context: dg.SensorEvaluationContext, user_api: UserApi, pos
     for and has not stored. When the API goes or comes back, and whenever days are asked for, its state and latency
     become an observation of the asset `user_api`.
     """
-    return evaluate_sensor(context.instance, context.repository_def, context.cursor, user_api, postgres)
+    return evaluate_sensor(context, user_api, postgres, now=dt.datetime.now(dt.UTC))
 
 
-def evaluate_schedule(scheduled: dt.datetime, user_api: UserApi) -> dg.RunRequest | dg.SkipReason:
+def evaluate_schedule(
+    scheduled: dt.datetime, user_api: UserApi, *, now: dt.datetime, cadence: Cadence = CADENCE
+) -> dg.RunRequest | dg.SkipReason:
     """What a tick of the schedule comes to.
 
     Args:
         scheduled: when the tick was meant to be.
         user_api: is asked whether it is there.
+        now: when the tick is.
+        cadence: says which days are due.
     """
-    now = _now()
-    day = CADENCE.newest_due(scheduled).isoformat()
-    if day not in CADENCE.due(scheduled):
-        return dg.SkipReason(f"{day} is not one of the days from {CADENCE.first_day} to {CADENCE.last_day or 'now'}.")
+    day = cadence.newest_due(scheduled).isoformat()
+    if day not in cadence.due(scheduled):
+        return dg.SkipReason(f"{day} is not one of the days from {cadence.first_day} to {cadence.last_day or 'now'}.")
     late = now - scheduled
     if late > _SCHEDULE_ASKS_WITHIN:
-        return dg.SkipReason(_reason_of_late_tick(day, late, CADENCE.due(now)))
+        return dg.SkipReason(_reason_of_late_tick(day, late, cadence.due(now)))
     probe = user_api.probe(seed=day)
     if not probe.up:
         reason = f"{user_api.address} does not answer: {probe.problem}."
@@ -112,29 +115,31 @@ def evaluate_schedule(scheduled: dt.datetime, user_api: UserApi) -> dg.RunReques
 
 
 def evaluate_sensor(
-    instance: dg.DagsterInstance,
-    repository: dg.RepositoryDefinition | None,
-    cursor: str | None,
+    context: dg.SensorEvaluationContext,
     user_api: UserApi,
     postgres: Postgres,
+    *,
+    now: dt.datetime,
+    cadence: Cadence = CADENCE,
 ) -> dg.SensorResult:
     """What a tick of the sensor comes to.
 
     Args:
-        instance: knows the days that are materialized, the runs and the backfills.
-        repository: the definitions, to read Dagster's own backfills with.
-        cursor: what the tick before this one has returned.
+        context: has the instance, which knows the days that are materialized, the runs and the backfills; the
+            definitions, to read Dagster's own backfills with; and as cursor what the tick before this one has returned.
         user_api: is asked for one user.
         postgres: holds the ledger.
+        now: when the tick is.
+        cadence: says which days are due.
 
     Raises:
         ApiDownError: the API has been down for longer than USER_API_TIMEOUT allows.
         dagster.Failure: a variable holds what it cannot, or Postgres refuses to be read.
     """
-    now = _now()
-    due = CADENCE.due(now - _SENSOR_ASKS_AFTER)
-    probe = user_api.probe(seed=due[-1] if due else CADENCE.first_day)
-    before = msgspec.json.decode(cursor, type=Watch) if cursor else None
+    repository = context.repository_def
+    due = cadence.due(now - _SENSOR_ASKS_AFTER)
+    probe = user_api.probe(seed=due[-1] if due else cadence.first_day)
+    before = msgspec.json.decode(context.cursor, type=Watch) if context.cursor else None
     changed = before is None or before.up != probe.up
     watch = Watch(up=probe.up, since=now) if before is None or changed else before
     plan = planner.Plan()
@@ -152,7 +157,9 @@ def evaluate_sensor(
     else:
         rules = facts.rules()
         try:
-            known = facts.gather(instance, repository, postgres, rules, now=now, due=due, api_up_since=watch.since)
+            known = facts.gather(
+                context.instance, repository, postgres, rules, now=now, due=due, api_up_since=watch.since
+            )
         except DatabaseUnavailableError as error:
             reason = f"{error.description} Days that are missing wait for it."
         else:
@@ -175,15 +182,20 @@ def evaluate_sensor(
 
 
 def current_plan(
-    instance: dg.DagsterInstance, repository: dg.RepositoryDefinition | None, postgres: Postgres
+    instance: dg.DagsterInstance,
+    repository: dg.RepositoryDefinition | None,
+    postgres: Postgres,
+    *,
+    now: dt.datetime,
+    cadence: Cadence = CADENCE,
 ) -> planner.Plan:
     """What the sensor would ask for now if the API answered, and what nobody asks for any more.
 
     Raises:
         dagster.Failure: Postgres cannot be read.
     """
-    now, rules = _now(), facts.rules()
-    due = CADENCE.due(now - _SENSOR_ASKS_AFTER)
+    rules = facts.rules()
+    due = cadence.due(now - _SENSOR_ASKS_AFTER)
     return planner.plan(facts.gather(instance, repository, postgres, rules, now=now, due=due).facts, rules)
 
 
@@ -256,7 +268,3 @@ def _reason(plan: planner.Plan, rules: planner.Settings, due: Sequence[str]) -> 
             f"{command_to_run(plan.cancelled)}"
         )
     return " ".join(parts)
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)

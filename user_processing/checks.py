@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import dagster as dg
 
 from user_processing.assets import stored_users
-from user_processing.days.cadence import CADENCE
+from user_processing.days.cadence import CADENCE, Cadence
 from user_processing.days.runs import RunDays, command_to_run, days_of_tag, format_days, tag_of_days
 from user_processing.store import tables
 from user_processing.store.day_files import DayFiles
@@ -34,6 +34,9 @@ class Stored(NamedTuple):
     every: Sequence[str]
     """All days of the ledger, oldest first."""
 
+    newest_due: str | None
+    """The newest day that has to be stored, None before there is one."""
+
     day_files: DayFiles
 
 
@@ -55,9 +58,9 @@ def _files(stored: Stored) -> Finding:
 
 
 def _newest(stored: Stored) -> Finding:
-    newest = CADENCE.due(_now(), hours_later=DEADLINE_HOURS)[-1:]
     # A day that came early, in the hours that it may take, is as good: a first run before the deadline stores that one.
-    return [day for day in newest if max(stored.every, default="") < day], {"stored": len(stored.every)}
+    missing = stored.newest_due is not None and max(stored.every, default="") < stored.newest_due
+    return [stored.newest_due] if stored.newest_due and missing else [], {"stored": len(stored.every)}
 
 
 def _gaps(stored: Stored) -> Finding:
@@ -162,26 +165,35 @@ CHECKS: Mapping[str, Check] = {
 }
 
 
-@dg.multi_asset_check(
-    specs=[dg.AssetCheckSpec(name, asset=stored_users, description=check.holds) for name, check in CHECKS.items()],
-    # So that one of them can be executed by itself.
-    can_subset=True,
-)
-def reconciliation(
-    context: dg.AssetCheckExecutionContext, postgres: Postgres, day_files: DayFiles
-) -> Iterator[dg.AssetCheckResult]:
-    """Rows, ledger, quarantine and files of the days against each other."""
-    span = RunDays.of(context.run.tags)
-    with postgres.transaction() as connection:
-        counts = tables.count(connection, span)
-        loads = tables.ledger(connection)
-    ledger = {day: loads[day] for day in span if day in loads} if span else loads
-    stored = Stored(counts, ledger, sorted(loads), day_files)
-    selected = {key.name for key in context.selected_asset_check_keys}
-    for name, check in CHECKS.items():
-        if name in selected:
-            failing, numbers = check.look(stored)
-            yield _result(name, failing, span.key if span and not check.of_all_days else _ALL, numbers)
+def reconciliation_by(clock: Callable[[], dt.datetime], cadence: Cadence = CADENCE) -> dg.AssetChecksDefinition:
+    """The checks, which take the time from this clock, and what is due then from this cadence."""
+
+    @dg.multi_asset_check(
+        specs=[dg.AssetCheckSpec(name, asset=stored_users, description=check.holds) for name, check in CHECKS.items()],
+        # So that one of them can be executed by itself.
+        can_subset=True,
+    )
+    def reconciliation(
+        context: dg.AssetCheckExecutionContext, postgres: Postgres, day_files: DayFiles
+    ) -> Iterator[dg.AssetCheckResult]:
+        """Rows, ledger, quarantine and files of the days against each other."""
+        span = RunDays.of(context.run.tags)
+        with postgres.transaction() as connection:
+            counts = tables.count(connection, span)
+            loads = tables.ledger(connection)
+        ledger = {day: loads[day] for day in span if day in loads} if span else loads
+        due = cadence.due(clock(), hours_later=DEADLINE_HOURS)
+        stored = Stored(counts, ledger, sorted(loads), due[-1] if due else None, day_files)
+        selected = {key.name for key in context.selected_asset_check_keys}
+        for name, check in CHECKS.items():
+            if name in selected:
+                failing, numbers = check.look(stored)
+                yield _result(name, failing, span.key if span and not check.of_all_days else _ALL, numbers)
+
+    return reconciliation
+
+
+reconciliation = reconciliation_by(lambda: dt.datetime.now(dt.UTC))
 
 
 def describe(name: str, failing: Sequence[str], most: int | None = None) -> str:
@@ -217,7 +229,3 @@ def _result(name: str, failing: Sequence[str], looked_at: str, numbers: Mapping[
         description=describe(name, failing) if failing else None,
         metadata=metadata,
     )
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC)

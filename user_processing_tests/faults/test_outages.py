@@ -114,7 +114,7 @@ class World:
         if self._last_tick == midnight:
             return
         self._last_tick = midnight
-        request = automation.evaluate_schedule(midnight, self._user_api)
+        request = automation.evaluate_schedule(midnight, self._user_api, now=self.now)
         self._launch([request] if isinstance(request, dg.RunRequest) else [], "schedule")
 
     def poll(self) -> list[str | None]:
@@ -124,7 +124,8 @@ class World:
         self.ticks += 1
         postgres = self._resources.postgres if self.up("database") else self._resources.no_postgres
         try:
-            result = automation.evaluate_sensor(self.instance, self._repository, self._cursor, self._user_api, postgres)
+            context = dg.build_sensor_context(self.instance, self._cursor, repository_def=self._repository)
+            result = automation.evaluate_sensor(context, self._user_api, postgres, now=self.now)
         except automation.ApiDownError:
             # The tick fails, and the next one comes all the same.
             return []
@@ -256,7 +257,6 @@ def world(seed: int, database: str, recorded_api: RecordedApi, monkeypatch: pyte
     }
     with dg.DagsterInstance.ephemeral() as instance, dg.build_resources(definitions, instance) as resources:
         world = World(seed, database, resources, instance)
-        monkeypatch.setattr(automation, "_now", lambda: world.now)
         yield world
 
 

@@ -20,7 +20,7 @@ import dagster as dg
 import psutil
 import pytest
 
-from user_processing import alerts, automation, channel, checks, notify, settings
+from user_processing import alerts, channel, checks, notify, settings
 from user_processing.days.cadence import CADENCE
 from user_processing.days.runs import FAILED_DAYS
 from user_processing.definitions import defs
@@ -34,6 +34,7 @@ from user_processing_tests.support.pipeline import Pipeline
 from user_processing_tests.support.recorded_api import RecordedApi, Row
 
 DAY, LAST_DAY = "2023-01-01", "2023-01-03"
+ENDED = dataclasses.replace(CADENCE, last_day=LAST_DAY)
 CANARY = "canary"
 PATH = f"/services/{CANARY}-path?key={CANARY}-query"
 UI = "http://127.0.0.1:3000"
@@ -641,25 +642,18 @@ class DataAlerts:
         self.cursor: str | None = None
 
     def tick(self) -> str:
-        with dg.build_sensor_context(
-            instance=self.pipeline.instance,
-            cursor=self.cursor,
-            repository_def=defs.get_repository_def(),
-            resources={"postgres": self.pipeline.postgres},
-        ) as context:
-            result = alerts.data_alerts(context)
-        assert isinstance(result, dg.SensorResult)
+        context = dg.build_sensor_context(self.pipeline.instance, self.cursor, repository_def=defs.get_repository_def())
+        now = dt.datetime.now(dt.UTC)
+        result = alerts.evaluate_data_alerts(context, self.pipeline.postgres, now=now, cadence=ENDED)
         assert isinstance(result.skip_reason, dg.SkipReason | str)
         self.cursor = result.cursor
         return str(getattr(result.skip_reason, "skip_message", result.skip_reason))
 
 
 @pytest.fixture
-def data(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> DataAlerts:
+def data(pipeline: Pipeline) -> DataAlerts:
     """Three days are stored, and the last of them is the newest that there is."""
-    cadence = dataclasses.replace(CADENCE, last_day=LAST_DAY)
-    monkeypatch.setattr(automation, "CADENCE", cadence)
-    monkeypatch.setattr(checks, "CADENCE", cadence)
+    pipeline.reconciliation = checks.reconciliation_by(lambda: dt.datetime.now(dt.UTC), ENDED)
     assert pipeline.run(DAY, LAST_DAY).success
     data = DataAlerts(pipeline)
     assert data.tick() == "Nothing is broken that nobody was told of."

@@ -35,20 +35,14 @@ class Clock:
     def __init__(self, now: dt.datetime) -> None:
         self.now = now
 
-    def __call__(self) -> dt.datetime:
-        return self.now
-
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(NOON)
-    monkeypatch.setattr(automation, "_now", clock)
-    return clock
+def clock() -> Clock:
+    return Clock(NOON)
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    del clock
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USERS_CATCHUP", "USERS_MAX_ACTIVE_RUNS", "USERS_DAYS_PER_RUN", "USERS_MAX_ATTEMPTS"):
         monkeypatch.delenv(name, raising=False)
 
@@ -56,9 +50,11 @@ def _environment(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
 class Sensor:
     """The sensor, tick after tick, with its cursor."""
 
-    def __init__(self, pipeline: Pipeline, api: RecordedApi) -> None:
+    def __init__(self, pipeline: Pipeline, api: RecordedApi, clock: Clock) -> None:
         self.pipeline = pipeline
         self.api = UserApi(url=api.url)
+        self.clock = clock
+        self.cadence = CADENCE
         self.cursor: str | None = None
 
     def tick(self) -> dg.SensorResult:
@@ -66,10 +62,10 @@ class Sensor:
             instance=self.pipeline.instance,
             cursor=self.cursor,
             repository_def=defs.get_repository_def(),
-            resources={"user_api": self.api, "postgres": self.pipeline.postgres},
+            resources={"user_api": self.api},
         ) as context:
-            result = automation.api_availability(context)
-        assert isinstance(result, dg.SensorResult)
+            api, postgres = context.resources.user_api, self.pipeline.postgres
+            result = automation.evaluate_sensor(context, api, postgres, now=self.clock.now, cadence=self.cadence)
         self.cursor = result.cursor
         return result
 
@@ -92,8 +88,8 @@ class Sensor:
 
 
 @pytest.fixture
-def sensor(pipeline: Pipeline, recorded_api: RecordedApi) -> Sensor:
-    return Sensor(pipeline, recorded_api)
+def sensor(pipeline: Pipeline, recorded_api: RecordedApi, clock: Clock) -> Sensor:
+    return Sensor(pipeline, recorded_api, clock)
 
 
 def a_run(
@@ -124,72 +120,66 @@ def test_schedule_and_sensor_run_without_being_switched_on() -> None:
 # The schedule
 
 
-def schedule(api: RecordedApi, moment: dt.datetime) -> dg.RunRequest | str | None:
-    resources = {"user_api": UserApi(url=api.url)}
-    with dg.build_schedule_context(scheduled_execution_time=moment, resources=resources) as context:
-        result = automation.daily(context)
-    assert isinstance(result, dg.RunRequest | dg.SkipReason)
+MIDNIGHT = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
+
+
+def schedule(
+    api: RecordedApi, scheduled: dt.datetime = MIDNIGHT, *, late: dt.timedelta = dt.timedelta()
+) -> dg.RunRequest | str | None:
+    with dg.build_resources({"user_api": UserApi(url=api.url)}) as resources:
+        result = automation.evaluate_schedule(scheduled, resources.user_api, now=scheduled + late)
     return result.skip_message if isinstance(result, dg.SkipReason) else result
 
 
 @pytest.mark.parametrize(("moment", "day"), [("2023-01-02", "2023-01-01"), ("2023-03-27", "2023-03-26")])
-def test_the_schedule_launches_the_day_that_has_just_ended(
-    recorded_api: RecordedApi, clock: Clock, moment: str, day: str
-) -> None:
+def test_the_schedule_launches_the_day_that_has_just_ended(recorded_api: RecordedApi, moment: str, day: str) -> None:
     scheduled = dt.datetime.fromisoformat(f"{moment}T00:00:00+00:00")
-    clock.now = scheduled + dt.timedelta(seconds=3)
-    request = schedule(recorded_api, scheduled)
+    request = schedule(recorded_api, scheduled, late=dt.timedelta(seconds=3))
     assert isinstance(request, dg.RunRequest)
     assert (request.partition_key, request.run_key) == (day, day)
 
 
-def test_the_schedule_leaves_a_day_to_the_sensor_while_the_api_is_down(recorded_api: RecordedApi, clock: Clock) -> None:
+def test_the_schedule_leaves_a_day_to_the_sensor_while_the_api_is_down(recorded_api: RecordedApi) -> None:
     recorded_api.close()
-    clock.now = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
-    said = schedule(recorded_api, clock.now)
+    said = schedule(recorded_api)
     assert isinstance(said, str)
     assert "refused" in said
     assert "The sensor asks for day 2023-01-01" in said
 
 
-def test_a_tick_of_the_schedule_that_comes_late_leaves_its_day_to_the_sensor(
-    recorded_api: RecordedApi, clock: Clock
-) -> None:
-    scheduled = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
-    clock.now = scheduled + dt.timedelta(seconds=31)
+def test_a_tick_of_the_schedule_that_comes_late_leaves_its_day_to_the_sensor(recorded_api: RecordedApi) -> None:
     said = "This tick comes 0:00:31 late. While day 2023-01-01 is not stored, the sensor asks for it."
-    assert schedule(recorded_api, scheduled) == said
+    assert schedule(recorded_api, late=dt.timedelta(seconds=31)) == said
     assert recorded_api.asked == []
 
 
 def test_the_preview_of_an_old_tick_says_who_asks_for_its_day(
-    recorded_api: RecordedApi, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    recorded_api: RecordedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduled = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
-    clock.now = scheduled + dt.timedelta(days=10, seconds=5.5)
-    assert schedule(recorded_api, scheduled) == (
+    late = dt.timedelta(days=10, seconds=5.5)
+    assert schedule(recorded_api, late=late) == (
         "This tick comes 10 days, 0:00:05 late. Day 2023-01-01 is not the newest any more. The sensor asks for it "
         "only if a run was launched for it and failed. To run it: make run DAY=2023-01-01. To have every day that is "
         "missing asked for: USERS_CATCHUP=true."
     )
     monkeypatch.setenv("USERS_CATCHUP", "true")
-    assert str(schedule(recorded_api, scheduled)).endswith(
+    assert str(schedule(recorded_api, late=late)).endswith(
         " late. While day 2023-01-01 is not stored, the sensor asks for it."
     )
 
 
-def test_the_schedule_has_no_day_before_the_first_has_ended(recorded_api: RecordedApi, clock: Clock) -> None:
-    clock.now = dt.datetime(2023, 1, 1, tzinfo=dt.UTC)
-    assert schedule(recorded_api, clock.now) == "2022-12-31 is not one of the days from 2023-01-01 to now."
+def test_the_schedule_has_no_day_before_the_first_has_ended(recorded_api: RecordedApi) -> None:
+    first = dt.datetime(2023, 1, 1, tzinfo=dt.UTC)
+    assert schedule(recorded_api, first) == "2022-12-31 is not one of the days from 2023-01-01 to now."
 
 
 def test_schedule_and_sensor_never_ask_for_a_new_day_at_the_same_moment(
     sensor: Sensor, recorded_api: RecordedApi, clock: Clock
 ) -> None:
-    midnight = dt.datetime(2023, 1, 2, tzinfo=dt.UTC)
     for second in (0, 1, 29, 30, 31, 32, 60, 89, 90, 91, 92, 99):
-        clock.now = midnight + dt.timedelta(seconds=second)
-        by_schedule = isinstance(schedule(recorded_api, midnight), dg.RunRequest)
+        late = dt.timedelta(seconds=second)
+        clock.now = MIDNIGHT + late
+        by_schedule = isinstance(schedule(recorded_api, late=late), dg.RunRequest)
         assert not (by_schedule and sensor.asks())
     assert sensor.asks() == ["2023-01-01#1"]
 
@@ -335,7 +325,7 @@ def test_a_day_that_failed_is_asked_for_again_after_a_pause_by_itself(
     pipeline.ask(recorded_api)
     recorded_api.tamper = lambda query, page: {} if query["seed"] == "2023-01-03" else page
     clock.now = dt.datetime.now(dt.UTC)
-    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    sensor.cadence = ENDED
     failed = pipeline.run_job("2023-01-01", NEWEST)
     run = pipeline.instance.get_run_by_id(failed.run_id)
     assert run
@@ -359,10 +349,10 @@ def test_a_day_that_failed_is_asked_for_again_after_a_pause_by_itself(
 
 
 def test_a_run_that_finds_the_api_gone_is_held_against_no_day(
-    sensor: Sensor, pipeline: Pipeline, recorded_api: RecordedApi, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    sensor: Sensor, pipeline: Pipeline, recorded_api: RecordedApi, clock: Clock
 ) -> None:
     pipeline.user_api = UserApi(url="http://127.0.0.1:1/", attempts=1)
-    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    sensor.cadence = ENDED
     recorded_api.tamper = lambda _, page: {**page, "results": []}
     sensor.tick()
     clock.now = dt.datetime.now(dt.UTC)
@@ -379,7 +369,7 @@ def test_a_day_that_failed_too_often_is_left_to_people(
     sensor: Sensor, pipeline: Pipeline, recorded_api: RecordedApi, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     monkeypatch.setenv("USERS_MAX_ATTEMPTS", "2")
-    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    sensor.cadence = ENDED
     pipeline.ask(recorded_api)
     recorded_api.tamper = lambda _, __: {}
     for _ in range(2):
@@ -393,10 +383,8 @@ def test_a_day_that_failed_too_often_is_left_to_people(
     assert "is stored" in sensor.says()
 
 
-def test_a_run_that_dagster_is_about_to_retry_is_waited_for(
-    sensor: Sensor, pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(automation, "CADENCE", ENDED)
+def test_a_run_that_dagster_is_about_to_retry_is_waited_for(sensor: Sensor, pipeline: Pipeline, clock: Clock) -> None:
+    sensor.cadence = ENDED
     tags = {"dagster/partition": NEWEST, "dagster/will_retry": "true"}
     run = a_run(pipeline.instance, dg.DagsterRunStatus.FAILURE, tags)
     clock.now = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=9)
@@ -409,20 +397,16 @@ def test_a_run_that_dagster_is_about_to_retry_is_waited_for(
     assert sensor.asks() == [f"{NEWEST}#2"]
 
 
-def test_a_retry_that_never_comes_is_not_waited_for(
-    sensor: Sensor, pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(automation, "CADENCE", ENDED)
+def test_a_retry_that_never_comes_is_not_waited_for(sensor: Sensor, pipeline: Pipeline, clock: Clock) -> None:
+    sensor.cadence = ENDED
     a_run(pipeline.instance, dg.DagsterRunStatus.FAILURE, {"dagster/partition": NEWEST, "dagster/will_retry": "true"})
     clock.now = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=11)
     assert sensor.asks() == [f"{NEWEST}#2"]
 
 
-def test_a_killed_command_line_is_not_waited_for(
-    sensor: Sensor, pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_command_line_is_not_waited_for(sensor: Sensor, pipeline: Pipeline, clock: Clock) -> None:
     """Dagster marks it as one that it will retry, and cannot launch what no code location has started."""
-    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    sensor.cadence = ENDED
     tags = {"dagster/partition": NEWEST, "dagster/will_retry": "true"}
     a_run(pipeline.instance, dg.DagsterRunStatus.FAILURE, tags, remote_job_origin=None)
     clock.now = dt.datetime.now(dt.UTC) + dt.timedelta(minutes=6)
@@ -430,10 +414,10 @@ def test_a_killed_command_line_is_not_waited_for(
 
 
 def test_a_killed_run_of_a_backfill_that_is_over_is_not_waited_for(
-    sensor: Sensor, pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sensor: Sensor, pipeline: Pipeline, clock: Clock
 ) -> None:
     """A backfill of the job is over when its runs are queued. Dagster marks them as well, and retries none of them."""
-    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    sensor.cadence = ENDED
     backfill = with_status(backfill_of_the_job([NEWEST], NOON), "COMPLETED")
     pipeline.instance.add_backfill(backfill)
     tags = {"dagster/partition": NEWEST, "dagster/will_retry": "true", "dagster/backfill": backfill.backfill_id}
@@ -455,9 +439,9 @@ SPAN = {"dagster/asset_partition_range_start": ASKED[0], "dagster/asset_partitio
 
 
 @pytest.fixture
-def asked(sensor: Sensor, pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Sensor:
+def asked(sensor: Sensor, pipeline: Pipeline, clock: Clock) -> Sensor:
     """The newest day is stored; without catch-up nothing else is asked for by itself. An hour has gone by since."""
-    monkeypatch.setattr(automation, "CADENCE", ENDED)
+    sensor.cadence = ENDED
     assert pipeline.run(NEWEST).success
     clock.now = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     assert sensor.asks() == []

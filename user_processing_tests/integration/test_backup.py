@@ -81,13 +81,13 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 def tick(pipeline: Pipeline, api: RecordedApi) -> tuple[list[list[str]], list[str | None]]:
     """The days that the sensor asks for, run by run, and those that it reports to Dagster."""
+    noon = dt.datetime(2023, 1, 31, 12, tzinfo=dt.UTC)
     with dg.build_sensor_context(
         instance=pipeline.instance,
         repository_def=defs.get_repository_def(),
-        resources={"user_api": UserApi(url=api.url), "postgres": pipeline.postgres},
+        resources={"user_api": UserApi(url=api.url)},
     ) as context:
-        result = automation.api_availability(context)
-    assert isinstance(result, dg.SensorResult)
+        result = automation.evaluate_sensor(context, context.resources.user_api, pipeline.postgres, now=noon)
     asked = [[*(RunDays.of(request.tags) or ())] for request in result.run_requests or []]
     events = result.asset_events or []
     return asked, [event.partition for event in events if isinstance(event, dg.AssetMaterialization)]
@@ -102,7 +102,6 @@ def users(server: Path, database: str, query: Query, tmp_path: Path) -> Database
 def api(pipeline: Pipeline, recorded_api: RecordedApi, users: Database, monkeypatch: pytest.MonkeyPatch) -> RecordedApi:
     """The API from which one run has stored all days, while another thread has backed up the database."""
     monkeypatch.setenv("USERS_CATCHUP", "true")
-    monkeypatch.setattr(automation, "_now", lambda: dt.datetime(2023, 1, 31, 12, tzinfo=dt.UTC))
     pipeline.ask(recorded_api)
     with ThreadPoolExecutor(1) as thread:
         backup = thread.submit(users.back_up_amid_a_day)

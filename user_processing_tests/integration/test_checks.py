@@ -9,9 +9,9 @@ import pytest
 
 from user_processing import checks
 from user_processing.definitions import defs
-from user_processing.store.day_files import DayFiles
 from user_processing_tests.support.pipeline import Pipeline
 from user_processing_tests.support.recorded_api import RecordedApi, Row
+from user_processing_tests.support.tables import create
 
 Query = Callable[..., list[Row]]
 DAY = "2023-01-02"
@@ -21,14 +21,11 @@ def failed(evaluations: dict[str, dg.AssetCheckEvaluation]) -> dict[str, str]:
     return {name: str(found.description) for name, found in evaluations.items() if not found.passed}
 
 
-@pytest.fixture(autouse=True)
-def now(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def pipeline(pipeline: Pipeline) -> Pipeline:
     """It is the fourth of January 2023, 05:00: the second is due, the third not yet."""
-    freeze(monkeypatch, dt.datetime(2023, 1, 4, 5, tzinfo=dt.UTC))
-
-
-def freeze(monkeypatch: pytest.MonkeyPatch, moment: dt.datetime) -> None:
-    monkeypatch.setattr(checks, "_now", lambda: moment)
+    pipeline.reconciliation = checks.reconciliation_by(lambda: dt.datetime(2023, 1, 4, 5, tzinfo=dt.UTC))
+    return pipeline
 
 
 def test_what_the_pipeline_stores_passes_every_check(pipeline: Pipeline) -> None:
@@ -118,11 +115,13 @@ def test_a_first_day_that_comes_before_its_deadline_is_the_newest_one(pipeline: 
 
 @pytest.mark.parametrize(("time", "failing"), [(dt.time(5, 59), []), (dt.time(6), ["2023-01-01"])])
 def test_no_day_is_due_before_the_first_has_ended(
-    monkeypatch: pytest.MonkeyPatch, time: dt.time, failing: list[str]
+    pipeline: Pipeline, database: str, time: dt.time, failing: list[str]
 ) -> None:
-    freeze(monkeypatch, dt.datetime.combine(dt.date(2023, 1, 2), time, dt.UTC))
-    nothing = checks.Stored({}, {}, [], DayFiles())
-    assert checks.CHECKS["newest_day_stored"].look(nothing) == (failing, {"stored": 0})
+    pipeline.reconciliation = checks.reconciliation_by(lambda: dt.datetime.combine(dt.date(2023, 1, 2), time, dt.UTC))
+    create(database)
+    evaluation = pipeline.check("newest_day_stored")["newest_day_stored"]
+    assert checks.days_found(evaluation) == (None, failing)
+    assert evaluation.metadata["stored"].value == 0
 
 
 def test_a_run_checks_its_own_days(pipeline: Pipeline, query: Query) -> None:

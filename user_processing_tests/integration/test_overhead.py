@@ -40,7 +40,6 @@ def test_a_tick_takes_as_many_queries_for_1_400_days_as_for_14(
         """The queries of a tick, with this many days due and all of them stored."""
         last = dt.date.fromisoformat(CADENCE.first_day) + dt.timedelta(days=days - 1)
         cadence = dataclasses.replace(CADENCE, last_day=str(last))
-        monkeypatch.setattr(automation, "CADENCE", cadence)
         known = instance.get_materialized_partitions(stored_users.key)
         for day in cadence.due(dt.datetime.now(dt.UTC)):
             if day not in known:
@@ -50,8 +49,9 @@ def test_a_tick_takes_as_many_queries_for_1_400_days_as_for_14(
         with dg.build_sensor_context(
             instance=instance, repository_def=defs.get_repository_def(), resources=dict(resources)
         ) as context:
-            result = automation.api_availability(context)
-        assert isinstance(result, dg.SensorResult)
+            api = context.resources.user_api
+            now = dt.datetime.now(dt.UTC)
+            result = automation.evaluate_sensor(context, api, postgres, now=now, cadence=cadence)
         assert f"All {days:,} days that are due are stored." in str(result.skip_reason)
         return list(asked)
 
@@ -67,7 +67,8 @@ def test_a_tick_takes_as_many_queries_for_1_400_days_as_for_14(
         asked.clear()
         cursor = None
         for _ in range(2):
-            told = alerts.evaluate_data_alerts(instance, defs.get_repository_def(), cursor, postgres)
+            context = dg.build_sensor_context(instance, cursor, repository_def=defs.get_repository_def())
+            told = alerts.evaluate_data_alerts(context, postgres, now=dt.datetime.now(dt.UTC))
             cursor, alerting = told.cursor, list(asked)
             asked.clear()
     finally:

@@ -30,6 +30,7 @@ class Pipeline:
         self.postgres = Postgres(url=database)
         self.user_api = UserApi()
         self.day_files = DayFiles(url=str(folder))
+        self.reconciliation = checks.reconciliation
 
     @property
     def resources(self) -> dict[str, Any]:
@@ -53,7 +54,7 @@ class Pipeline:
                 "tags": {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
             }
         return dg.materialize(
-            [*ALL, checks.reconciliation],
+            [*ALL, self.reconciliation],
             instance=self.instance,
             resources=self.resources,
             run_config={"ops": {"raw_user": {"config": config}}} if config else None,
@@ -73,7 +74,7 @@ class Pipeline:
         """Run the job `user_processing` for one day or a range of days, with the tags and the config of a request."""
         definitions = dg.Definitions(
             assets=ALL,
-            asset_checks=[checks.reconciliation],
+            asset_checks=[self.reconciliation],
             resources=self.resources,
             jobs=[automation.user_processing],
         )
@@ -95,7 +96,7 @@ class Pipeline:
     def check(self, name: str | None = None) -> dict[str, dg.AssetCheckEvaluation]:
         """Run the checks by themselves, or one of them, over all days."""
         definitions = dg.Definitions(
-            assets=ALL, asset_checks=[checks.reconciliation], resources=self.resources, jobs=[automation.morning_checks]
+            assets=ALL, asset_checks=[self.reconciliation], resources=self.resources, jobs=[automation.morning_checks]
         )
         job = definitions.resolve_job_def("morning_checks")
         chosen = dg.AssetCheckKey(assets.stored_users.key, name) if name else None
