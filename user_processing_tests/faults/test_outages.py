@@ -1,4 +1,4 @@
-"""Every day that is due or asked for arrives once, whatever is down: 400 days under a frozen clock, for many seeds.
+"""Every day that is due or asked for arrives once, whatever is down: 200 days under a frozen clock, for many seeds.
 
 The ticks are real: what the sensor and the schedule do, on a real instance, a real Postgres and real HTTP. The clock,
 the outages and the runs are simulated: what a run stores, and how it ends when something goes away under it. Only polls
@@ -34,7 +34,7 @@ from user_processing_tests.support.recorded_api import RecordedApi
 from user_processing_tests.support.tables import say_stored
 
 START = dt.datetime(2023, 1, 1, 12, tzinfo=dt.UTC)
-DAYS = 400
+DAYS = 200
 QUIET = START + dt.timedelta(days=DAYS - 10)
 END = START + dt.timedelta(days=DAYS)
 SEEDS = range(8)
@@ -285,10 +285,10 @@ def test_what_somebody_asked_for_arrives_once_without_catch_up(
     """Launches and backfills of days that are stored already, and of days that are not; each day is in one of them."""
     monkeypatch.setenv("USERS_CATCHUP", "false")
     first = START.date()
-    for number in range(2, DAYS - 30, 12):
+    for number in range(2, DAYS - 30, 6):
         days = RunDays(
             str(first + dt.timedelta(days=number)),
-            str(first + dt.timedelta(days=number + world.random.choice([0, 0, 2, 9]))),
+            str(first + dt.timedelta(days=number + world.random.choice([0, 0, 2, 5]))),
         )
         over = START + dt.timedelta(days=number + 12)
         moment = over + (QUIET - over) * world.random.random()
