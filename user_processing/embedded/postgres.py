@@ -88,7 +88,7 @@ def _running(folder: Path) -> Path:
 def stop(folder: Path | None = None) -> None:
     """Stop the server of `folder` (None: of `default_folder()`) now, whoever uses it."""
     folder = folder or default_folder()
-    if (folder / "data" / "postmaster.pid").exists():
+    if reaper.runs(folder):
         with contextlib.suppress(EmbeddedPostgresError):  # it stopped by itself in the meantime
             run(folder, *pg_ctl("stop", "--mode=fast"))
 

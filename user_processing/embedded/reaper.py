@@ -11,11 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def runs(folder: Path) -> bool:
+    """Whether there is a server to stop. The file that a killed one left may name another program's process by now."""
+    if not (folder / "data" / "postmaster.pid").exists():
+        return False
+    with (folder / "server.lock").open("ab") as server:
+        try:
+            fcntl.flock(server, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def main(folder: Path, reaper_lock: int, stop: Sequence[str]) -> None:
     """Wait until no process uses the server of `folder`, and run the command that stops it."""
     with (folder / "users.lock").open("ab") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
-        if (folder / "data" / "postmaster.pid").exists():
+        if runs(folder):
             subprocess.run(stop, check=False, cwd=folder)
         # Before the next user gets in: it must find that it has to spawn a reaper of its own.
         os.close(reaper_lock)

@@ -187,6 +187,19 @@ def test_a_pid_file_that_names_another_program_is_no_obstacle(folder: Path) -> N
     connected(folder).leave()
 
 
+def test_another_program_that_a_pid_file_names_is_not_stopped(folder: Path) -> None:
+    """Its id was that of a server that was killed, before a restart of the machine for example."""
+    connected(folder).leave()
+    wait_until_stopped(folder)
+    stale = folder / "data" / "postmaster.pid"
+    with subprocess.Popen(programs.as_somebody("sleep", "300")) as other:
+        stale.write_text(f"{other.pid}\n{folder / 'data'}\n1\n5432\n{folder}\n\n0 0\nready\n")
+        postgres.stop(folder)
+        assert other.poll() is None
+        other.kill()
+    connected(folder).leave()
+
+
 def test_an_initialisation_that_was_killed_is_begun_anew(empty: Path) -> None:
     (empty / "data.new").mkdir(parents=True)
     (empty / "data.new" / "PG_VERSION").write_text("18\n")

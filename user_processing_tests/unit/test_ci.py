@@ -58,6 +58,6 @@ def test_a_python_that_is_not_there_is_an_error(programs: Path, tmp_path: Path, 
 
 @pytest.mark.xdist_group("together")
 def test_the_tests_of_a_group_are_given_to_one_worker(request: pytest.FixtureRequest) -> None:
-    """Each of them would start servers of its own otherwise; pytest-xdist tells a group by the end of its tests' ids."""
+    """Each would start servers of its own otherwise. To pytest-xdist a group is the end of its tests' ids."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         assert request.node.nodeid.endswith("@together")
