@@ -66,7 +66,7 @@ def users_table(context: dg.AssetExecutionContext, postgres: Postgres) -> dg.Mat
 
     A `users` table that the Airflow pipeline filled is taken over as it is; its rows belong to no day.
     """
-    context.log.info(f"users are kept in {postgres.address}")
+    context.log.info(f"Users are kept in {postgres.address}")
     with postgres.transaction() as connection:
         try:
             name = tables.create_tables(connection)
@@ -104,7 +104,7 @@ def raw_user(
 
     The day is the API's seed, so a day fetched again is the same day.
     """
-    context.log.info(f"users come from {user_api.address}")
+    context.log.info(f"Users come from {user_api.address}")
     with fetching(
         user_api,
         day_files,

@@ -53,7 +53,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
         if process is None or not isinstance(runs, WatchedRuns) or not runs.run_lock_is_free(run.run_id):
             self._missed.discard(run.run_id)
         elif run.run_id in self._missed:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"Process {process}, which was at work on it, is gone.")
+            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, f"Process {process}, which executed it, is gone.")
         else:
             self._missed.add(run.run_id)
         return CheckRunHealthResult(WorkerStatus.RUNNING)

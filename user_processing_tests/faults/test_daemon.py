@@ -124,7 +124,7 @@ def test_a_killed_command_line_is_marked_failed_and_gives_its_slot_back(
         # Dagster cannot retry what no code location has started.
         assert sorted(runs(dev, "2023-05-01").values()) == ["FAILURE", "SUCCESS"]
         messages = json.dumps(dev.graphql(PIDS % killed))
-    assert f"Process {command.pid} on {socket.gethostname()}, which was at work on it, is gone." in messages
+    assert f"Process {command.pid} on {socket.gethostname()}, which executed it, is gone." in messages
     assert checkout.days().count("2023-05-01") == 1
 
 
