@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,112 +29,30 @@ from user_processing.store.postgres import Postgres
 from user_processing_tests.support import certificates
 from user_processing_tests.support.checkout import TOMORROW, Checkout, Serving, wait_for
 from user_processing_tests.support.dagster_records import ORIGIN
+from user_processing_tests.support.hostile_api import Behaviour, Exchange
 from user_processing_tests.support.pipeline import Pipeline
 from user_processing_tests.support.recorded_api import RecordedApi, Row
+from user_processing_tests.support.webhook import CANARY, Webhook, drips, hangs, says, sends
 
 DAY, LAST_DAY = "2023-01-01", "2023-01-03"
 ENDED = dataclasses.replace(CADENCE, last_day=LAST_DAY)
-CANARY = "canary"
 PATH = f"/services/{CANARY}-path?key={CANARY}-query"
 UI = "http://127.0.0.1:3000"
-LONGEST_WAIT = 10.0  # seconds; what does not hang up fails its test, and does not keep it from ending
+LONGEST_WAIT = 10.0  # seconds
 ALERT = Alert("It failed.", "See there.")
 SEE_PAGE = "The run's page tells more."
 
 Query = Callable[..., list[Row]]
-Answer = Callable[["Webhook", BaseHTTPRequestHandler], None]
-
-
-class Webhook:
-    """Takes what is posted to it, and answers as it was told to."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.asked: list[tuple[str, dict[str, str], bytes]] = []
-        self.answer: Answer = says(200)
-        self.over = threading.Event()
-        webhook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                webhook.asked.append((self.path, dict(self.headers), body))
-                webhook.texts.append(json.loads(body)["text"])
-                webhook.answer(webhook, self)
-
-            def do_GET(self) -> None:  # what a redirect would become
-                webhook.asked.append((self.path, dict(self.headers), b""))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.server.server_port}"
-
-    def close(self) -> None:
-        self.over.set()
-        self.server.shutdown()
-        self._thread.join()
-        self.server.server_close()
-
-
-def says(status: int, **headers: str) -> Answer:
-    def answer(_: Webhook, exchange: BaseHTTPRequestHandler) -> None:
-        exchange.send_response(status, f"{CANARY}-phrase")
-        for name, value in headers.items():
-            exchange.send_header(name, value)
-        exchange.end_headers()
-
-    return answer
-
-
-def sends(data: bytes) -> Answer:
-    def answer(_: Webhook, exchange: BaseHTTPRequestHandler) -> None:
-        exchange.wfile.write(data)
-
-    return answer
-
-
-def hangs(webhook: Webhook, _: BaseHTTPRequestHandler) -> None:
-    webhook.over.wait(LONGEST_WAIT)
-
-
-def drips(webhook: Webhook, exchange: BaseHTTPRequestHandler) -> None:
-    """A header that has no end; each byte comes long before any timeout."""
-    exchange.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-    try:
-        for _ in range(int(LONGEST_WAIT / 0.02)):
-            if not webhook.over.wait(0.02):
-                exchange.wfile.write(b"x")
-    except OSError:  # the sender has hung up
-        pass
-
-
-def says_in_turn(*statuses: int) -> Answer:
-    left = [says(status) for status in statuses]
-
-    def answer(webhook: Webhook, exchange: BaseHTTPRequestHandler) -> None:
-        left.pop(0)(webhook, exchange)
-
-    return answer
 
 
 @pytest.fixture
 def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
-    webhook = Webhook()
-    monkeypatch.setenv("USERS_ALERT_URL", f"http://{webhook.host}{PATH}")
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("USERS_UI_URL", raising=False)
     monkeypatch.setattr(notify, "ALERT_TIMEOUT", 8.0)
-    yield webhook
-    webhook.close()
+    with Webhook() as webhook:
+        monkeypatch.setenv("USERS_ALERT_URL", f"http://{webhook.host}{PATH}")
+        yield webhook
 
 
 @pytest.fixture
@@ -209,10 +126,10 @@ def test_a_day_that_failed_is_told_with_job_day_asset_error_and_page(
     assert "0 came" in error
     assert "<" not in error + run.job_name
     assert evaluated(pipeline.instance, run) is None
-    ((path, headers, body),) = webhook.asked
-    assert path == PATH
-    assert headers["Content-Type"] == "application/json"
-    assert json.loads(body) == {
+    (asked,) = webhook.asked
+    assert asked.target == PATH
+    assert asked.headers["content-type"] == "application/json"
+    assert json.loads(asked.sent) == {
         "text": f"{run.job_name} failed, day {DAY}.\nraw_user: {error.replace('&', '&amp;')}\n{UI}/runs/{run.run_id}"
     }
 
@@ -402,19 +319,19 @@ def post_without_a_trace(caplog: pytest.LogCaptureFixture, capfd: pytest.Capture
     ],
 )
 def test_an_answer_that_is_none_is_an_error(
-    webhook: Webhook, post_without_a_trace: Callable[[str], str], answer: Answer, seen: str
+    webhook: Webhook, post_without_a_trace: Callable[[str], str], answer: Behaviour, seen: str
 ) -> None:
-    webhook.answer = answer
+    webhook.always = answer
     assert post_without_a_trace(f"http://{webhook.host}{PATH}") == f"http://{webhook.host}: {seen}."
-    assert [path for path, _, _ in webhook.asked] == [PATH] * 3
+    assert [asked.target for asked in webhook.asked] == [PATH] * 3
 
 
 @pytest.mark.parametrize("answer", [hangs, drips])
 def test_a_webhook_that_takes_its_time_is_given_up(
-    webhook: Webhook, post_without_a_trace: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, answer: Answer
+    webhook: Webhook, post_without_a_trace: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, answer: Behaviour
 ) -> None:
     monkeypatch.setattr(notify, "ALERT_TIMEOUT", 4.0)
-    webhook.answer = answer
+    webhook.always = answer
     assert post_without_a_trace(f"http://{webhook.host}{PATH}") == f"http://{webhook.host}: no answer in 4 s."
     assert len(webhook.asked) == 1
 
@@ -437,25 +354,27 @@ def test_a_name_look_up_that_takes_its_time_is_given_up(
 
 
 def test_a_webhook_that_takes_its_time_keeps_nobody_else_from_being_told(webhook: Webhook) -> None:
-    slow, fast_is_told = Webhook(), threading.Event()
+    fast_is_told = threading.Event()
 
-    def waits(webhook: Webhook, exchange: BaseHTTPRequestHandler) -> None:
-        says(200 if fast_is_told.wait(LONGEST_WAIT) else 503)(webhook, exchange)
+    def waits(exchange: Exchange) -> None:
+        says(200 if fast_is_told.wait(LONGEST_WAIT) else 503)(exchange)
 
-    def is_told(webhook: Webhook, exchange: BaseHTTPRequestHandler) -> None:
+    def is_told(exchange: Exchange) -> None:
         fast_is_told.set()
-        says(200)(webhook, exchange)
+        says(200)(exchange)
 
-    slow.answer, webhook.answer = waits, is_told
-    assert notify.tell({f"http://{server.host}{PATH}": ALERT for server in (slow, webhook)}) == {}
-    assert slow.texts == webhook.texts == ["It failed.\nSee there."]
-    slow.close()
+    with Webhook() as slow:
+        slow.always, webhook.always = waits, is_told
+        assert notify.tell({f"http://{server.host}{PATH}": ALERT for server in (slow, webhook)}) == {}
+        assert slow.texts == webhook.texts == ["It failed.\nSee there."]
 
 
-def test_nobody_listens(post_without_a_trace: Callable[[str], str], webhook: Webhook) -> None:
-    webhook.close()
-    seen = post_without_a_trace(f"http://{CANARY}-user:{CANARY}-password@{webhook.host}{PATH}")
-    assert seen == f"http://{webhook.host}: ConnectionRefusedError: Connection refused."
+@pytest.mark.usefixtures("webhook")
+def test_nobody_listens(post_without_a_trace: Callable[[str], str]) -> None:
+    with Webhook() as gone:
+        pass
+    seen = post_without_a_trace(f"http://{CANARY}-user:{CANARY}-password@{gone.host}{PATH}")
+    assert seen == f"http://{gone.host}: ConnectionRefusedError: Connection refused."
 
 
 @pytest.mark.usefixtures("webhook")
@@ -464,14 +383,12 @@ def test_a_name_that_is_none(post_without_a_trace: Callable[[str], str]) -> None
     assert seen.startswith("https://hooks.invalid: gaierror: ")
 
 
-def test_a_certificate_that_nobody_vouches_for(
-    webhook: Webhook, post_without_a_trace: Callable[[str], str], tmp_path: Path
-) -> None:
-    tls = certificates.make(tmp_path).self_signed
-    webhook.server.socket = tls.wrap_socket(webhook.server.socket, server_side=True)
-    seen = post_without_a_trace(f"https://{webhook.host}{PATH}")
-    assert seen.startswith(f"https://{webhook.host}: SSLCertVerificationError: ")
-    assert webhook.asked == []
+@pytest.mark.usefixtures("webhook")
+def test_a_certificate_that_nobody_vouches_for(post_without_a_trace: Callable[[str], str], tmp_path: Path) -> None:
+    with Webhook(tls=certificates.make(tmp_path).self_signed) as safe:
+        seen = post_without_a_trace(f"https://{safe.host}{PATH}")
+        assert seen.startswith(f"https://{safe.host}: SSLCertVerificationError: ")
+        assert safe.asked == []
 
 
 @pytest.mark.parametrize(
@@ -522,31 +439,31 @@ def test_a_url_that_is_badly_written(url: str, seen: str, post_without_a_trace: 
 
 
 def test_an_attempt_that_failed_is_made_again(webhook: Webhook) -> None:
-    webhook.answer = says_in_turn(503, 429, 204)
+    webhook.plan(*map(says, (503, 429, 204)))
     assert post(f"http://{webhook.host}{PATH}") is None
     assert webhook.texts == ["It failed.\nSee there."] * 3
 
 
 def test_user_and_password_of_the_url_are_sent_as_such(webhook: Webhook) -> None:
     assert post(f"http://al%40ice:hun%2Fter%C3%A9@{webhook.host}{PATH}") is None
-    ((path, headers, _),) = webhook.asked
-    assert path == PATH
-    assert headers["Authorization"] == f"Basic {base64.b64encode('al@ice:hun/teré'.encode()).decode()}"
-    assert headers["Host"] == webhook.host
+    (asked,) = webhook.asked
+    assert asked.target == PATH
+    assert asked.headers["authorization"] == f"Basic {base64.b64encode('al@ice:hun/teré'.encode()).decode()}"
+    assert asked.headers["host"] == webhook.host
 
 
 @pytest.mark.parametrize("path", ["/a%2Fb//c/?sp=%2Frun&Sig=a+b%20c&+x=1&-y=2&:z=3&to=a@b", "/", ""])
 def test_path_and_query_arrive_as_they_are_written(webhook: Webhook, path: str) -> None:
     assert post(f"http://{webhook.host}{path}#fragment") is None
-    assert [asked for asked, _, _ in webhook.asked] == [path or "/"]
+    assert [asked.target for asked in webhook.asked] == [path or "/"]
 
 
 def test_the_environment_s_proxy_is_used(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("no_proxy")
     monkeypatch.setenv("http_proxy", f"http://{webhook.host}")
-    webhook.answer = says_in_turn(503, 200)
+    webhook.plan(*map(says, (503, 200)))
     assert post(f"http://hooks.invalid{PATH}") is None
-    assert [path for path, _, _ in webhook.asked] == [f"http://hooks.invalid{PATH}"] * 2
+    assert [asked.target for asked in webhook.asked] == [f"http://hooks.invalid{PATH}"] * 2
 
 
 def test_one_bad_post_neither_blocks_nor_repeats(instance: dg.DagsterInstance, webhook: Webhook) -> None:
@@ -563,7 +480,7 @@ def test_one_bad_post_neither_blocks_nor_repeats(instance: dg.DagsterInstance, w
 
     tick()
     runs = [died(instance, f"Run timed out due to {number}") for number in range(4)]
-    webhook.answer = says_in_turn(200, 404, 404, 404, 200, 404, 404, 404)
+    webhook.plan(*map(says, (200, 404, 404, 404, 200, 404, 404, 404)))
     reasons = [tick() for _ in runs]
     assert [text.splitlines()[1][-1] for text in webhook.texts] == list("01112333")
     not_sent = "The alert for run {} was not sent. http://{}: HTTP 404."
@@ -580,18 +497,19 @@ def test_one_bad_post_neither_blocks_nor_repeats(instance: dg.DagsterInstance, w
 def test_a_run_is_told_to_every_url_and_the_reason_names_those_that_did_not_take_it(
     instance: dg.DagsterInstance, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Webhook()
-    monkeypatch.setenv("USERS_ALERT_URL", f"http://{webhook.host}{PATH}, http://{other.host}/\nhttp://{other.host}/")
-    run = died(instance)
-    assert evaluated(instance, run) is None
-    assert webhook.texts == other.texts != []
-    assert len(other.texts) == 1
-    other.answer = says(403)
-    assert evaluated(instance, run) == (
-        f"The alert for run {run.run_id} was not sent to all. http://{other.host}: HTTP 403."
-    )
-    assert len(webhook.texts) == 2
-    other.close()
+    with Webhook() as other:
+        monkeypatch.setenv(
+            "USERS_ALERT_URL", f"http://{webhook.host}{PATH}, http://{other.host}/\nhttp://{other.host}/"
+        )
+        run = died(instance)
+        assert evaluated(instance, run) is None
+        assert webhook.texts == other.texts != []
+        assert len(other.texts) == 1
+        other.always = says(403)
+        assert evaluated(instance, run) == (
+            f"The alert for run {run.run_id} was not sent to all. http://{other.host}: HTTP 403."
+        )
+        assert len(webhook.texts) == 2
 
 
 def test_the_sensor_runs_without_being_switched_on() -> None:
@@ -706,11 +624,11 @@ def test_a_webhook_that_is_down_for_a_while_is_told_when_it_is_back(
 ) -> None:
     query("DELETE FROM users WHERE partition_date = %s", [DAY])
     pipeline.check()
-    webhook.answer = says(503)
+    webhook.always = says(503)
     for _ in range(2):
         assert "was not sent, and is sent again at the next tick. " in data.tick()
-    webhook.answer = says(200)
-    webhook.texts.clear()
+    webhook.always = says(200)
+    webhook.asked.clear()
     data.tick()
     data.tick()
     assert webhook.texts == [NOT_AS_MANY.format(day=DAY, ui=UI)]
@@ -719,32 +637,31 @@ def test_a_webhook_that_is_down_for_a_while_is_told_when_it_is_back(
 def test_a_url_that_does_not_take_an_alert_is_sent_it_again_and_the_others_are_not(
     data: DataAlerts, pipeline: Pipeline, query: Query, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Webhook()
-    other.answer = says(503)
-    monkeypatch.setenv("USERS_ALERT_URL", f"{os.environ['USERS_ALERT_URL']} http://{other.host}/")
-    query("DELETE FROM users WHERE partition_date = %s", [DAY])
-    pipeline.check()
-    not_sent = "The alert of rows_match_ledger was not sent, and is sent again at the next tick. http://{}: HTTP 503."
-    assert data.tick() == f"Told of rows_match_ledger. {not_sent.format(other.host)}"
-    assert data.tick() == not_sent.format(other.host)
-    # What breaks meanwhile is new to both.
-    query("DELETE FROM users WHERE partition_date = %s", [LAST_DAY])
-    pipeline.check()
-    other.answer = says(200)
-    other.texts.clear()
-    assert data.tick() == "Told of rows_match_ledger."
-    assert [text.count("for 1 day: ") for text in webhook.texts] == [1, 1]
-    assert [text.count(f"for 2 days: {DAY}, {LAST_DAY}. ") for text in other.texts] == [1]
-    assert "Nothing is broken" in data.tick()
-    assert CANARY not in str(data.cursor)
-    # Who comes later is told of what is broken then.
-    late = Webhook()
-    monkeypatch.setenv("USERS_ALERT_URL", f"{os.environ['USERS_ALERT_URL']} http://{late.host}/")
-    assert data.tick() == "Told of rows_match_ledger."
-    assert late.texts == other.texts
-    assert len(webhook.texts) == 2
-    other.close()
-    late.close()
+    with Webhook() as other, Webhook() as late:
+        other.always = says(503)
+        monkeypatch.setenv("USERS_ALERT_URL", f"{os.environ['USERS_ALERT_URL']} http://{other.host}/")
+        query("DELETE FROM users WHERE partition_date = %s", [DAY])
+        pipeline.check()
+        not_sent = (
+            "The alert of rows_match_ledger was not sent, and is sent again at the next tick. http://{}: HTTP 503."
+        )
+        assert data.tick() == f"Told of rows_match_ledger. {not_sent.format(other.host)}"
+        assert data.tick() == not_sent.format(other.host)
+        # What breaks meanwhile is new to both.
+        query("DELETE FROM users WHERE partition_date = %s", [LAST_DAY])
+        pipeline.check()
+        other.always = says(200)
+        other.asked.clear()
+        assert data.tick() == "Told of rows_match_ledger."
+        assert [text.count("for 1 day: ") for text in webhook.texts] == [1, 1]
+        assert [text.count(f"for 2 days: {DAY}, {LAST_DAY}. ") for text in other.texts] == [1]
+        assert "Nothing is broken" in data.tick()
+        assert CANARY not in str(data.cursor)
+        # Who comes later is told of what is broken then.
+        monkeypatch.setenv("USERS_ALERT_URL", f"{os.environ['USERS_ALERT_URL']} http://{late.host}/")
+        assert data.tick() == "Told of rows_match_ledger."
+        assert late.texts == other.texts
+        assert len(webhook.texts) == 2
 
 
 def test_a_webhook_that_never_takes_an_alert_is_not_told_for_ever(
@@ -753,14 +670,14 @@ def test_a_webhook_that_never_takes_an_alert_is_not_told_for_ever(
     monkeypatch.setattr(alerts, "PATIENCE", dt.timedelta())
     query("DELETE FROM users WHERE partition_date = %s", [DAY])
     pipeline.check()
-    webhook.answer = says(404)
+    webhook.always = says(404)
     assert "sent again" in data.tick()
     assert "is given up after 0 hours. http" in data.tick()
     assert "Nothing is broken" in data.tick()
     # What breaks later is told again.
     query("DELETE FROM users WHERE partition_date = %s", [LAST_DAY])
     pipeline.check()
-    webhook.answer = says(200)
+    webhook.always = says(200)
     assert data.tick() == "Told of rows_match_ledger."
 
 

@@ -1,16 +1,15 @@
 """The Makefile in a checkout of its own: which variables it takes, and what it keeps right."""
 
-import http.server
 import re
 import shutil
 import socket
-import threading
 from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
 
 from user_processing_tests.support.checkout import ROOT, Checkout
+from user_processing_tests.support.hostile_api import HostileApi, answers
 
 
 @pytest.fixture
@@ -120,25 +119,15 @@ def test_a_moved_folder_builds_its_environment_anew(checkout: Checkout, tmp_path
     assert "-m venv --clear .venv" in said
 
 
-class _Empty(http.server.BaseHTTPRequestHandler):
-    """An index that has no package."""
-
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.mark.parametrize("reached", [True, False])
 def test_a_package_index_that_cannot_be_reached_is_told_and_only_then(checkout: Checkout, *, reached: bool) -> None:
     (checkout.folder / ".venv").unlink()
     digest = "0" * 64
     (checkout.folder / "requirements.lock").write_text(f"nothing-of-this-name==1.0 --hash=sha256:{digest}\n")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Empty) as index:
-        threading.Thread(target=index.serve_forever, daemon=True).start()
+    with HostileApi() as index:
+        index.always = answers("404 Not Found")  # it has no package
         with socket.create_server(("127.0.0.1", 0)) as closed:
-            port = index.server_port if reached else closed.getsockname()[1]
+            port = index.server_address[1] if reached else closed.getsockname()[1]
         finished = checkout.try_to(
             "make .venv/installed",
             PIP_INDEX_URL=f"http://127.0.0.1:{port}/simple",
@@ -147,7 +136,6 @@ def test_a_package_index_that_cannot_be_reached_is_told_and_only_then(checkout: 
             PIP_RETRIES="1",
             NO_PROXY="127.0.0.1",
         )
-        index.shutdown()
     assert finished.returncode == 2
     assert "No matching distribution found for nothing-of-this-name" in finished.stdout
     assert ("The package index cannot be reached." in finished.stdout) is not reached

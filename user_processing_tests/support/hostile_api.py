@@ -15,7 +15,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
@@ -32,10 +32,22 @@ class Exchange:
     """One request, and the means to answer it well or badly."""
 
     connection: socket.socket
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
     over: threading.Event
+    method: str = ""
+    target: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By name, in lower case."""
+
+    sent: bytes = b""
+    """The body of the request."""
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.target).query))
 
     def body(self) -> bytes:
         """The page that was asked for."""
@@ -208,7 +220,7 @@ class _Handler(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         if self.server.greeting:
-            self.server.greeting(Exchange(self.request, "", {}, {}, self.server.over))
+            self.server.greeting(Exchange(self.request, self.server.over))
             return
         while exchange := self._next_exchange():
             self.server.behaviour(exchange)(exchange)
@@ -225,8 +237,9 @@ class _Handler(socketserver.StreamRequestHandler):
         while line := self.rfile.readline().decode("latin-1").strip():
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        target = urlsplit(words[1].decode())
-        return Exchange(self.request, target.path, dict(parse_qsl(target.query)), headers, self.server.over)
+        sent = self.rfile.read(int(headers.get("content-length", 0)))
+        method, target = (word.decode() for word in words[:2])
+        return Exchange(self.request, self.server.over, method, target, headers, sent)
 
 
 class HostileApi(socketserver.ThreadingTCPServer):
