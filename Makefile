@@ -10,6 +10,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 PORT ?= 8000
 UI_PORT ?= 3000
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+FAST_TESTS := user_processing_tests/unit user_processing_tests/integration
 given = $(if $(strip $($(1))),$(2) '$(strip $($(1)))')
 flag = $(if $(filter-out 0 no false,$($(1))),$(2))
 
@@ -66,16 +67,16 @@ api: .venv/installed ## Run the stand-in for the API by itself, on PORT (8000)
 	$(COMMAND) api --port '$(PORT)'
 
 test: .venv/installed-dev .env ## Run the tests
-	@$(PYTEST) -m "not faults"
+	@$(PYTEST) $(FAST_TESTS)
 
 coverage: .venv/installed-dev .env ## Run the tests and measure the branches they cover
-	@$(PYTEST) -m "not faults" --cov
+	@$(PYTEST) $(FAST_TESTS) --cov
 
 test-faults: .venv/installed-dev .env ## Run the tests that kill runs, servers and daemons, and look for leaks
-	@$(PYTEST) --numprocesses 4 -m "faults and not alone"
+	@$(PYTEST) user_processing_tests/faults --numprocesses 4 -m "not alone"
 
 test-code-server: .venv/installed-dev .env ## Kill, stop and upgrade the code server under 40 queued days; five minutes
-	@$(PYTEST) --numprocesses 0 -m alone
+	@$(PYTEST) user_processing_tests/faults --numprocesses 0 -m alone
 
 test-compose: ## Test the containers, on a Docker engine with compose and buildx
 	@$(PYTHON) -m user_processing_tests.containers $(call flag,QUEUED_BACKFILL,--queued-backfill)

@@ -12,10 +12,11 @@ import dagster as dg
 import psycopg2
 import pytest
 
-from user_processing import assets
+from user_processing import assets, notify
 from user_processing.embedded import postgres as embedded
 from user_processing_tests.support.pipeline import Pipeline
 from user_processing_tests.support.recorded_api import RecordedApi, Row, recorded_users
+from user_processing_tests.support.webhook import PATH, Webhook
 
 
 @pytest.fixture(autouse=True)
@@ -95,3 +96,14 @@ def recorded_api() -> Iterator[RecordedApi]:
     api = RecordedApi(recorded_users())
     yield api
     api.close()
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
+    """The one that the settings name."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("USERS_UI_URL", raising=False)
+    monkeypatch.setattr(notify, "ALERT_TIMEOUT", 8.0)
+    with Webhook() as webhook:
+        monkeypatch.setenv("USERS_ALERT_URL", f"http://{webhook.host}{PATH}")
+        yield webhook

@@ -11,7 +11,7 @@ import pytest
 from user_processing_tests.support.checkout import Checkout, Serving, checkout_in, wait_for
 from user_processing_tests.support.recorded_api import RecordedApi, recorded_users
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("backfills")]
+pytestmark = pytest.mark.xdist_group("backfills")
 
 LAUNCH = """
 mutation ($backfill: LaunchBackfillParams!) {

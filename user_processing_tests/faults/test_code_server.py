@@ -29,7 +29,7 @@ from user_processing_tests.support.checkout import (
 )
 from user_processing_tests.support.recorded_api import RecordedApi, recorded_users
 
-pytestmark = [pytest.mark.faults, pytest.mark.alone]
+pytestmark = pytest.mark.alone
 
 CODE_SERVER = "python -m user_processing.internals.code_server --port"
 OF_THE_COMMAND = [f"2024-01-{number:02}" for number in range(1, 15)]

@@ -40,8 +40,6 @@ from user_processing_tests.support.pipeline import ALL, Pipeline
 from user_processing_tests.support.recorded_api import RecordedApi, Row, recorded_users, stored
 from user_processing_tests.support.tables import lines
 
-pytestmark = pytest.mark.faults
-
 DAY, NEXT_DAY = "2023-01-01", "2023-01-02"
 USERS = 250
 BAD_PAGE, BAD_POSITION = 2, 7

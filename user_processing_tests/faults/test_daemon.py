@@ -19,7 +19,7 @@ from user_processing.embedded import postgres as embedded
 from user_processing_tests.support.checkout import Checkout, Serving, checkout_in, wait_for
 from user_processing_tests.support.recorded_api import RecordedApi
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("daemon")]
+pytestmark = pytest.mark.xdist_group("daemon")
 
 RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
 PIDS = '{ logsForRun(runId: "%s") { ... on EventConnection { events { ... on MessageEvent { message } } } } }'

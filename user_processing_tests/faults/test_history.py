@@ -7,7 +7,7 @@ import pytest
 from user_processing_tests.support.checkout import Checkout, wait_for
 from user_processing_tests.support.recorded_api import RecordedApi
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("history")]
+pytestmark = pytest.mark.xdist_group("history")
 
 TICKS = """{ sensorOrError(sensorSelector: {
   repositoryLocationName: "user_processing", repositoryName: "__repository__", sensorName: "api_availability"

@@ -23,7 +23,7 @@ from user_processing.embedded import programs
 from user_processing_tests.support.checkout import Checkout, checkout_in, wait_for
 from user_processing_tests.support.recorded_api import RecordedApi
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("leaks")]
+pytestmark = pytest.mark.xdist_group("leaks")
 
 CANARIES = ["canary-password", "canary-e-mail@example.com", "canary-dsn", "canary-key", "canary-user"]
 EVENTS = (

@@ -260,7 +260,6 @@ def world(seed: int, database: str, recorded_api: RecordedApi, monkeypatch: pyte
         yield world
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_due_day_arrives_exactly_once_whatever_is_down(
     seed: int, world: World, monkeypatch: pytest.MonkeyPatch
@@ -277,7 +276,6 @@ def test_every_due_day_arrives_exactly_once_whatever_is_down(
     assert [world.poll() for _ in range(10)] == [[]] * 10
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("seed", MORE_SEEDS)
 def test_what_somebody_asked_for_arrives_once_without_catch_up(
     seed: int, world: World, monkeypatch: pytest.MonkeyPatch

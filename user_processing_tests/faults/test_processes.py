@@ -9,7 +9,7 @@ import pytest
 
 from user_processing_tests.support.checkout import Checkout, checkout_in, free_port, wait_for
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("processes")]
+pytestmark = pytest.mark.xdist_group("processes")
 
 CODE_SERVER = "python -m user_processing.internals.code_server"
 INTERRUPTIBLE = "python -m user_processing.internals.interruptible"

@@ -7,7 +7,7 @@ import pytest
 
 from user_processing_tests.support.checkout import TOMORROW, Checkout, checkout_in
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("refusals")]
+pytestmark = pytest.mark.xdist_group("refusals")
 
 REVERSED, FUTURE, EARLY, NONE = "2023-02-05 2023-02-02", f"2026-01-01 {TOMORROW}", "2022-12-30 2023-01-02", "foo bar"
 

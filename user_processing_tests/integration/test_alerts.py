@@ -27,32 +27,21 @@ from user_processing.internals.ticks import failure_was_told
 from user_processing.notify import Alert
 from user_processing.store.postgres import Postgres
 from user_processing_tests.support import certificates
-from user_processing_tests.support.checkout import TOMORROW, Checkout, Serving, wait_for
+from user_processing_tests.support.checkout import TOMORROW
 from user_processing_tests.support.dagster_records import ORIGIN
 from user_processing_tests.support.hostile_api import Behaviour, Exchange
 from user_processing_tests.support.pipeline import Pipeline
 from user_processing_tests.support.recorded_api import RecordedApi, Row
-from user_processing_tests.support.webhook import CANARY, Webhook, drips, hangs, says, sends
+from user_processing_tests.support.webhook import CANARY, PATH, Webhook, drips, hangs, says, sends
 
 DAY, LAST_DAY = "2023-01-01", "2023-01-03"
 ENDED = dataclasses.replace(CADENCE, last_day=LAST_DAY)
-PATH = f"/services/{CANARY}-path?key={CANARY}-query"
 UI = "http://127.0.0.1:3000"
 LONGEST_WAIT = 10.0  # seconds
 ALERT = Alert("It failed.", "See there.")
 SEE_PAGE = "The run's page tells more."
 
 Query = Callable[..., list[Row]]
-
-
-@pytest.fixture
-def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.delenv("USERS_UI_URL", raising=False)
-    monkeypatch.setattr(notify, "ALERT_TIMEOUT", 8.0)
-    with Webhook() as webhook:
-        monkeypatch.setenv("USERS_ALERT_URL", f"http://{webhook.host}{PATH}")
-        yield webhook
 
 
 @pytest.fixture
@@ -753,40 +742,3 @@ def test_an_alert_of_many_days_still_says_what_to_type() -> None:
     assert "make run FROM=2023-01-01 TO=2062-12-01\n" in alert.text
     hook = channel.open_channel("http://127.0.0.1:9/")
     assert channel.render(hook, *alert) == "\n".join(alert)
-
-
-TICKS = """{ sensorOrError(sensorSelector: {repositoryLocationName: "user_processing", repositoryName: "__repository__",
-sensorName: "failure_alerts"}) { ... on Sensor { sensorState { ticks { status skipReason } } } } }"""
-
-
-def ticked(dev: Serving) -> bool:
-    sensor = dev.graphql(TICKS)["sensorOrError"]
-    return any(tick["status"] == "SKIPPED" for tick in sensor["sensorState"]["ticks"])
-
-
-@pytest.mark.faults
-@pytest.mark.xdist_group("alerts")
-def test_the_daemon_tells_of_runs_that_were_launched_and_of_those_of_a_command_line(
-    tmp_path: Path, recorded_api: RecordedApi, webhook: Webhook
-) -> None:
-    recorded_api.tamper = lambda _, page: {**page, "results": []}
-    checkout = Checkout(tmp_path)
-    checkout.run("make .env")
-    environment = {"USER_API_URL": recorded_api.url, "USERS_ALERT_URL": os.environ["USERS_ALERT_URL"]}
-    tags = json.dumps({"dagster/partition": DAY})
-    try:
-        with checkout.serving("dagster dev --port {port}", tmp_path / "dev.log", **environment) as dev:
-            # The first tick looks for nothing: it notes where to begin.
-            wait_for(lambda: ticked(dev))
-            checkout.run(f"dagster job launch -w workspace.yaml -j user_processing --tags '{tags}'")
-            command = f"dagster asset materialize -m user_processing --select '*' --partition {LAST_DAY}"
-            assert checkout.try_to(command, **environment).returncode
-            launched = f"user_processing failed, day {DAY}.\nraw_user: "
-            by_command = f"__ASSET_JOB failed, day {LAST_DAY}.\nraw_user: "
-            # A tick every 30 s tells of one run; the sensor of the API may have launched days that failed as well.
-            wait_for(lambda: any(text.startswith(launched) for text in webhook.texts), seconds=240)
-            wait_for(lambda: any(text.startswith(by_command) for text in webhook.texts), seconds=240)
-    finally:
-        checkout.run("python -m user_processing stop")
-    assert CANARY not in (tmp_path / "dev.log").read_text()
-    assert len(webhook.texts) == len(set(webhook.texts))

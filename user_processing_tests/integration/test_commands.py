@@ -2,7 +2,6 @@
 
 import datetime as dt
 import re
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,22 +121,6 @@ def test_make_help_lists_every_target(checkout: Checkout) -> None:
     assert [line.split()[0] for line in said.splitlines()] == targets[1].split()
 
 
-@pytest.mark.faults
-@pytest.mark.xdist_group("serving")
-def test_beside_a_running_dagster_dev_a_job_and_a_backfill_are_launched(checkout: Checkout, tmp_path: Path) -> None:
-    with checkout.serving(f"{DEV[0]} --port {{port}}", tmp_path / "dev.log") as dev:
-        for command in BESIDE_DEV:
-            checkout.run(command.replace("make ", "make -o .venv/installed "))
-        launched = {f"2023-04-0{day}" for day in (1, 2, 3, 5, 6, 7, 8)}
-        wait_for(lambda: launched <= set(checkout.days()))
-        # One instance: the UI knows of runs that were made by other commands before it was opened.
-        runs = dev.graphql("{ runsOrError { ... on Runs { results { status jobName } } } }")
-        assert len(runs["runsOrError"]["results"]) > 3
-        dev.kill(signal.SIGKILL)
-    checkout.run("dagster asset materialize -m user_processing --select '*' --partition 2023-04-04")
-    assert "2023-04-04" in checkout.days()
-
-
 def test_make_api_runs_the_stand_in_by_itself(checkout: Checkout) -> None:
     said = checkout.run("timeout --signal=INT 5 make -o .venv/installed api PORT=0 || true")
     assert re.search(r"^Users at http://127\.0\.0\.1:\d+/api/1\.4/$", said, re.MULTILINE)
@@ -159,25 +142,3 @@ def test_dev_says_last_where_the_ui_is_and_ends_on_sigterm_where_sigint_is_ignor
         nodes = dev.graphql("{ assetNodes { assetKey { path } } }")
         assert len(nodes["assetNodes"]) == 5
         assert dev.terminate() == 0
-
-
-@pytest.mark.faults
-@pytest.mark.xdist_group("serving")
-def test_dg_dev_in_another_folder_of_the_checkout_opens_the_same_instance(checkout: Checkout, tmp_path: Path) -> None:
-    checkout.run("dagster asset materialize -m user_processing --select users_table")
-    elsewhere = checkout.folder / "elsewhere"
-    elsewhere.mkdir()
-    command = f'bash -c "cd {elsewhere} && exec dg dev --port {{port}}"'
-    with checkout.serving(command, tmp_path / "dev.log") as dev:
-        runs = dev.graphql("{ runsOrError { ... on Runs { results { status } } } }")
-        assert runs["runsOrError"]["results"]
-    assert list(elsewhere.iterdir()) == []
-
-
-@pytest.mark.faults
-@pytest.mark.xdist_group("serving")
-def test_dg_dev_serves_the_same_project(checkout: Checkout, tmp_path: Path) -> None:
-    with checkout.serving(f"{DEV[1]} --port {{port}}", tmp_path / "dev.log") as dev:
-        said = dev.graphql("{ assetNodes { assetKey { path } } }")
-        assert len(said["assetNodes"]) == 5
-        assert dev.kill(signal.SIGINT) == 0

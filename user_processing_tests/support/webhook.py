@@ -7,6 +7,7 @@ from user_processing_tests.support import hostile_api
 from user_processing_tests.support.hostile_api import Behaviour, Exchange, HostileApi, answers
 
 CANARY = "canary"
+PATH = f"/services/{CANARY}-path?key={CANARY}-query"
 
 
 class Webhook(HostileApi):
