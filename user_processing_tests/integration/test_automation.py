@@ -117,6 +117,25 @@ def test_schedule_and_sensor_run_without_being_switched_on() -> None:
     assert automation.api_availability.minimum_interval_seconds == 60
 
 
+def test_what_dagster_calls_tells_the_time_by_itself(pipeline: Pipeline, recorded_api: RecordedApi) -> None:
+    """Midnight may pass meanwhile; the schedule's tick is years late whatever the time is."""
+    resources: dict[str, Any] = {"user_api": UserApi(url=recorded_api.url), "postgres": pipeline.postgres}
+    newest = [CADENCE.due(dt.datetime.now(dt.UTC) - dt.timedelta(seconds=90))[-1]]
+    with dg.build_sensor_context(
+        pipeline.instance, repository_def=defs.get_repository_def(), resources=resources
+    ) as context:
+        polled = automation.api_availability(context)
+    newest.append(CADENCE.due(dt.datetime.now(dt.UTC))[-1])
+    assert isinstance(polled, dg.SensorResult)
+    assert [request.partition_key in newest for request in polled.run_requests or []] == [True]
+    with dg.build_schedule_context(
+        scheduled_execution_time=MIDNIGHT, resources={"user_api": resources["user_api"]}
+    ) as tick:
+        late = automation.daily(tick)
+    assert isinstance(late, dg.SkipReason)
+    assert "Day 2023-01-01 is not the newest any more." in str(late.skip_message)
+
+
 # The schedule
 
 
